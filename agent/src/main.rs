@@ -1,0 +1,2 @@
+//! The guest side: PID 1 duties and operations.
+fn main() {}

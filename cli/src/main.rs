@@ -1,0 +1,2 @@
+//! The provium command.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Virtual devices: virtio-mmio transport, block, net, vsock, rng, serial.

@@ -1,0 +1,1 @@
+//! The domain: labs, virtual machines, processes, files, streams.

@@ -1,0 +1,1 @@
+//! Lua bindings, the test framework and its prelude.

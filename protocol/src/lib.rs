@@ -1,0 +1,1 @@
+//! Host-agent messages and the event stream: types, framing, version.
