@@ -18,6 +18,8 @@ pub mod clock;
 pub mod interrupt;
 pub mod kick;
 pub mod memory;
+#[cfg(any(test, feature = "mock"))]
+pub mod mock;
 pub mod power;
 pub mod pvpanic;
 pub mod serial;

@@ -209,7 +209,7 @@ impl BusDevice for PowerDevice {
 pub(crate) mod tests {
     use super::*;
     use crate::sync::lock;
-    use crate::virtio::test_support::Counter;
+    use crate::mock::Counter;
     use std::sync::Mutex;
 
     #[derive(Default)]

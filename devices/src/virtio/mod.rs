@@ -18,9 +18,6 @@ pub mod rng;
 pub mod state;
 pub mod vsock;
 
-#[cfg(test)]
-pub(crate) mod test_support;
-
 pub use chain::Chain;
 pub use mmio::MmioTransport;
 pub use queue::{QueueError, QueueSetup, VirtQueue};

@@ -5,100 +5,27 @@
 //! that is not 32 bits wide. A queue is checked when the driver enables it: one that fails, and
 //! one found broken later, puts the device into DEVICE_NEEDS_RESET.
 
+mod registers;
+mod state;
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::queue::{QueueSetup, SavedQueue, VirtQueue};
-use super::state::{DeviceState, RestoreError};
+use super::queue::{QueueSetup, VirtQueue};
 use super::{DeviceError, DeviceIo, F_EVENT_IDX, F_VERSION_1, VirtioDevice};
 use crate::bus::BusDevice;
 use crate::interrupt::Interrupt;
 use crate::kick::Kick;
 use crate::memory::GuestMemory;
 
+pub use registers::{interrupt_status, register, status};
+pub use state::TransportState;
+
 /// Size of the register window of one device.
 pub const WINDOW_SIZE: u64 = 0x1000;
-
-/// Register offsets (virtio 1.2, 4.2.2).
-pub mod register {
-    /// Reads "virt".
-    pub const MAGIC: u64 = 0x000;
-    /// Reads 2.
-    pub const VERSION: u64 = 0x004;
-    /// What kind of device this is.
-    pub const DEVICE_ID: u64 = 0x008;
-    /// Who made it.
-    pub const VENDOR_ID: u64 = 0x00c;
-    /// Offered features, the half chosen by the next register.
-    pub const DEVICE_FEATURES: u64 = 0x010;
-    /// Chooses a half of the offered features.
-    pub const DEVICE_FEATURES_SEL: u64 = 0x014;
-    /// Accepted features, the half chosen by the next register.
-    pub const DRIVER_FEATURES: u64 = 0x020;
-    /// Chooses a half of the accepted features.
-    pub const DRIVER_FEATURES_SEL: u64 = 0x024;
-    /// Chooses the queue that the queue registers are about.
-    pub const QUEUE_SEL: u64 = 0x030;
-    /// Greatest size of the queue, 0 if there is none.
-    pub const QUEUE_NUM_MAX: u64 = 0x034;
-    /// Size of the queue.
-    pub const QUEUE_NUM: u64 = 0x038;
-    /// Enables the queue.
-    pub const QUEUE_READY: u64 = 0x044;
-    /// Announces requests: the value is the queue's number.
-    pub const QUEUE_NOTIFY: u64 = 0x050;
-    /// Why the interrupt was raised.
-    pub const INTERRUPT_STATUS: u64 = 0x060;
-    /// Clears bits of the former.
-    pub const INTERRUPT_ACK: u64 = 0x064;
-    /// Device status.
-    pub const STATUS: u64 = 0x070;
-    /// Descriptor table, low half.
-    pub const QUEUE_DESC_LOW: u64 = 0x080;
-    /// Descriptor table, high half.
-    pub const QUEUE_DESC_HIGH: u64 = 0x084;
-    /// Available ring, low half.
-    pub const QUEUE_DRIVER_LOW: u64 = 0x090;
-    /// Available ring, high half.
-    pub const QUEUE_DRIVER_HIGH: u64 = 0x094;
-    /// Used ring, low half.
-    pub const QUEUE_DEVICE_LOW: u64 = 0x0a0;
-    /// Used ring, high half.
-    pub const QUEUE_DEVICE_HIGH: u64 = 0x0a4;
-    /// First of the shared memory registers; reading all ones means that there is no region.
-    pub const SHM_LEN_LOW: u64 = 0x0b0;
-    /// Last of the shared memory registers.
-    pub const SHM_BASE_HIGH: u64 = 0x0bc;
-    /// Changes whenever the configuration space does.
-    pub const CONFIG_GENERATION: u64 = 0x0fc;
-    /// The device's configuration space, up to the end of the window.
-    pub const CONFIG: u64 = 0x100;
-}
-
-/// Device status bits (virtio 1.2, 2.1).
-pub mod status {
-    /// The guest has found the device.
-    pub const ACKNOWLEDGE: u32 = 1;
-    /// The guest has a driver for it.
-    pub const DRIVER: u32 = 2;
-    /// The driver is ready.
-    pub const DRIVER_OK: u32 = 4;
-    /// Features are negotiated.
-    pub const FEATURES_OK: u32 = 8;
-    /// The device cannot go on until it is reset.
-    pub const DEVICE_NEEDS_RESET: u32 = 64;
-    /// The driver has given up.
-    pub const FAILED: u32 = 128;
-}
-
-/// Interrupt status bits (virtio 1.2, 4.2.2).
-pub mod interrupt_status {
-    /// Used buffers are waiting.
-    pub const USED_BUFFER: u32 = 1;
-    /// The configuration or the status has changed.
-    pub const CONFIG_CHANGE: u32 = 2;
-}
 
 const MAGIC: u32 = u32::from_le_bytes(*b"virt");
 const VERSION: u32 = 2;
@@ -448,71 +375,4 @@ fn set_half(value: &mut u64, select: u32, new: u32) {
         1 => (u64::from(new) << 32) | u64::from(low),
         _ => return,
     };
-}
-
-/// Transport and device as saved in a snapshot.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TransportState {
-    negotiation: Negotiation,
-    queue_select: u32,
-    setups: Vec<QueueSetup>,
-    queues: Vec<Option<SavedQueue>>,
-    interrupt_status: u32,
-    config_generation: u32,
-    device: DeviceState,
-}
-
-impl MmioTransport {
-    /// The state for a snapshot.
-    pub fn save(&self) -> TransportState {
-        TransportState {
-            negotiation: self.negotiation,
-            queue_select: self.queue_select,
-            setups: self.setups.clone(),
-            queues: self
-                .queues
-                .iter()
-                .map(|queue| queue.as_ref().map(VirtQueue::save))
-                .collect(),
-            interrupt_status: self.interrupt_status,
-            config_generation: self.config_generation,
-            device: self.device.save(),
-        }
-    }
-
-    /// Takes over a saved state. On an error the transport is as after a reset.
-    pub fn restore(&mut self, state: &TransportState) -> Result<(), RestoreError> {
-        self.reset();
-        let count = self.setups.len();
-        if state.setups.len() != count || state.queues.len() != count {
-            return Err(RestoreError::Damaged("wrong number of queues"));
-        }
-        let features = state.negotiation.driver_features;
-        if features & !self.offered_features() != 0 {
-            return Err(RestoreError::Damaged("features that were never offered"));
-        }
-        let queues = self.restore_queues(&state.queues, features & F_EVENT_IDX != 0)?;
-        self.device.restore(&state.device)?;
-        self.negotiation = state.negotiation;
-        self.queue_select = state.queue_select;
-        self.setups.clone_from(&state.setups);
-        self.queues = queues;
-        self.interrupt_status = state.interrupt_status;
-        self.config_generation = state.config_generation;
-        Ok(())
-    }
-
-    fn restore_queues(
-        &self,
-        saved: &[Option<SavedQueue>],
-        event_idx: bool,
-    ) -> Result<Vec<Option<VirtQueue>>, RestoreError> {
-        let restore = |(index, saved): (usize, &Option<SavedQueue>)| {
-            let max_size = self.device.queue_sizes()[index];
-            let restore = |saved| VirtQueue::restore(&self.memory, max_size, saved, event_idx);
-            let queue = saved.as_ref().map(restore).transpose();
-            queue.map_err(|source| RestoreError::Queue { index, source })
-        };
-        saved.iter().enumerate().map(restore).collect()
-    }
 }
