@@ -1,0 +1,7 @@
+//! x87 instructions.
+
+use super::Emit;
+
+pub(super) fn emit(_: &mut Emit) -> bool {
+    false
+}
