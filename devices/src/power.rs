@@ -208,8 +208,8 @@ impl BusDevice for PowerDevice {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::sync::lock;
     use crate::mock::Counter;
+    use crate::sync::lock;
     use std::sync::Mutex;
 
     #[derive(Default)]

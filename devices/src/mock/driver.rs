@@ -106,7 +106,14 @@ impl Driver {
         let (line, kick) = <(Arc<Counter>, Arc<Counter>)>::default();
         let transport =
             MmioTransport::new(Box::new(device), memory.clone(), line.clone(), kick.clone());
-        Self { memory, transport, line, kick, queues: Vec::new(), heap: HEAP_AT }
+        Self {
+            memory,
+            transport,
+            line,
+            kick,
+            queues: Vec::new(),
+            heap: HEAP_AT,
+        }
     }
 
     /// A machine whose driver has accepted every feature of the device but those in `without`.
@@ -148,7 +155,10 @@ impl Driver {
         self.add_status(status::DRIVER);
         for (half, value) in [(0, features & 0xffff_ffff), (1, features >> 32)] {
             self.write(register::DRIVER_FEATURES_SEL, half);
-            self.write(register::DRIVER_FEATURES, u32::try_from(value).expect("half of a u64"));
+            self.write(
+                register::DRIVER_FEATURES,
+                u32::try_from(value).expect("half of a u64"),
+            );
         }
         self.add_status(status::FEATURES_OK);
         self.read(register::STATUS) & status::FEATURES_OK != 0
@@ -158,7 +168,10 @@ impl Driver {
     pub fn queue_sizes(&mut self) -> Vec<u32> {
         let mut sizes = Vec::new();
         loop {
-            self.write(register::QUEUE_SEL, u32::try_from(sizes.len()).expect("few queues"));
+            self.write(
+                register::QUEUE_SEL,
+                u32::try_from(sizes.len()).expect("few queues"),
+            );
             match self.read(register::QUEUE_NUM_MAX) {
                 0 => return sizes,
                 size => sizes.push(size),
@@ -171,9 +184,21 @@ impl Driver {
         self.write(register::QUEUE_SEL, index);
         self.write(register::QUEUE_NUM, queue.size.into());
         for (low, high, address) in [
-            (register::QUEUE_DESC_LOW, register::QUEUE_DESC_HIGH, queue.descriptors),
-            (register::QUEUE_DRIVER_LOW, register::QUEUE_DRIVER_HIGH, queue.available),
-            (register::QUEUE_DEVICE_LOW, register::QUEUE_DEVICE_HIGH, queue.used),
+            (
+                register::QUEUE_DESC_LOW,
+                register::QUEUE_DESC_HIGH,
+                queue.descriptors,
+            ),
+            (
+                register::QUEUE_DRIVER_LOW,
+                register::QUEUE_DRIVER_HIGH,
+                queue.available,
+            ),
+            (
+                register::QUEUE_DEVICE_LOW,
+                register::QUEUE_DEVICE_HIGH,
+                queue.used,
+            ),
         ] {
             self.write(low, u32::try_from(address & 0xffff_ffff).expect("masked"));
             self.write(high, u32::try_from(address >> 32).expect("shifted"));
@@ -205,14 +230,19 @@ impl Driver {
     pub fn set_up(&mut self, without: u64) {
         self.write(register::STATUS, 0);
         let features = self.offered() & !without;
-        assert!(self.negotiate(features | F_VERSION_1), "device refuses its own features");
+        assert!(
+            self.negotiate(features | F_VERSION_1),
+            "device refuses its own features"
+        );
         let sizes = self.queue_sizes();
         self.queues.clear();
         for (index, size) in (0..).zip(sizes) {
             let size = u16::try_from(size).expect("queue size").min(MAX_SIZE);
             let queue = Self::queue_place(index.into(), size);
             let zeros = [0; QUEUE_AREA as usize];
-            self.memory.write_slice(&zeros, GuestAddress(queue.descriptors)).expect("queue area");
+            self.memory
+                .write_slice(&zeros, GuestAddress(queue.descriptors))
+                .expect("queue area");
             self.set_up_queue(index, &queue);
             self.queues.push(queue);
         }
@@ -265,19 +295,29 @@ impl Driver {
     /// Writes `used_event`, the index after which the driver wants an interrupt.
     pub fn set_used_event(&mut self, queue: usize, index: u16) {
         let queue = self.queues[queue];
-        put_u16(&self.memory, queue.available + 4 + u64::from(queue.size) * 2, index);
+        put_u16(
+            &self.memory,
+            queue.available + 4 + u64::from(queue.size) * 2,
+            index,
+        );
     }
 
     /// The used ring's flags and `avail_event`: whether and when the device wants notifications.
     pub fn notification_wish(&self, queue: usize) -> (u16, u16) {
         let queue = self.queues[queue];
         let event = queue.used + 4 + u64::from(queue.size) * 8;
-        (get_u16(&self.memory, queue.used), get_u16(&self.memory, event))
+        (
+            get_u16(&self.memory, queue.used),
+            get_u16(&self.memory, event),
+        )
     }
 
     /// Takes memory for a buffer.
     pub fn allocate(&mut self, len: u64) -> u64 {
-        assert!(len <= HEAP_END - HEAP_AT, "buffer larger than the mock's heap");
+        assert!(
+            len <= HEAP_END - HEAP_AT,
+            "buffer larger than the mock's heap"
+        );
         if self.heap + len > HEAP_END {
             self.heap = HEAP_AT;
         }
@@ -309,19 +349,34 @@ impl Driver {
 
     fn place(&mut self, buffer: &Buffer) -> (u64, Descriptor) {
         let (bytes, len, flags) = match buffer {
-            Buffer::Readable(bytes) => {
-                (bytes.as_slice(), u32::try_from(bytes.len()).expect("small buffer"), 0)
-            }
+            Buffer::Readable(bytes) => (
+                bytes.as_slice(),
+                u32::try_from(bytes.len()).expect("small buffer"),
+                0,
+            ),
             Buffer::Writable(len) => (&[][..], *len, flag::WRITE),
         };
         let address = self.allocate(len.into());
-        self.memory.write_slice(bytes, GuestAddress(address)).expect("heap is in memory");
-        (address, Descriptor { address, len, flags, next: 0 })
+        self.memory
+            .write_slice(bytes, GuestAddress(address))
+            .expect("heap is in memory");
+        (
+            address,
+            Descriptor {
+                address,
+                len,
+                flags,
+                next: 0,
+            },
+        )
     }
 
     /// Tells the device about new requests.
     pub fn notify(&mut self, queue: usize) {
-        self.write(register::QUEUE_NOTIFY, u32::try_from(queue).expect("few queues"));
+        self.write(
+            register::QUEUE_NOTIFY,
+            u32::try_from(queue).expect("few queues"),
+        );
     }
 
     /// Lets the device look at its host side.
@@ -343,26 +398,41 @@ impl Driver {
         used
     }
 
+    /// Fills guest memory.
+    pub fn memory_fill(&self, address: u64, value: u8, len: usize) {
+        self.memory
+            .write_slice(&vec![value; len], GuestAddress(address))
+            .expect("inside of memory");
+    }
+
     /// Bytes of guest memory.
     pub fn bytes(&self, address: u64, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];
-        self.memory.read_slice(&mut bytes, GuestAddress(address)).expect("inside of memory");
+        self.memory
+            .read_slice(&mut bytes, GuestAddress(address))
+            .expect("inside of memory");
         bytes
     }
 }
 
 fn put_u16(memory: &GuestMemory, address: u64, value: u16) {
-    memory.write_slice(&value.to_le_bytes(), GuestAddress(address)).expect("ring is in memory");
+    memory
+        .write_slice(&value.to_le_bytes(), GuestAddress(address))
+        .expect("ring is in memory");
 }
 
 fn get_u16(memory: &GuestMemory, address: u64) -> u16 {
     let mut bytes = [0; 2];
-    memory.read_slice(&mut bytes, GuestAddress(address)).expect("ring is in memory");
+    memory
+        .read_slice(&mut bytes, GuestAddress(address))
+        .expect("ring is in memory");
     u16::from_le_bytes(bytes)
 }
 
 fn get_u32(memory: &GuestMemory, address: u64) -> u32 {
     let mut bytes = [0; 4];
-    memory.read_slice(&mut bytes, GuestAddress(address)).expect("ring is in memory");
+    memory
+        .read_slice(&mut bytes, GuestAddress(address))
+        .expect("ring is in memory");
     u32::from_le_bytes(bytes)
 }

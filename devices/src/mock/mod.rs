@@ -3,12 +3,13 @@
 //! One mock driver serves the unit tests, the property tests and the fuzzer of every virtio device.
 //! Only built for tests and with the feature `mock`.
 
-#![expect(clippy::missing_panics_doc, reason = "a mock panics to fail the test that misuses it")]
+#![expect(
+    clippy::missing_panics_doc,
+    reason = "a mock panics to fail the test that misuses it"
+)]
 
 mod driver;
-//pub mod fuzz;
-//#[cfg(test)]
-//pub(crate) mod vsock;
+pub mod fuzz;
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -49,11 +50,13 @@ impl Kick for Counter {
     }
 }
 
+type Alarm = Box<dyn FnOnce() + Send>;
+
 /// A clock that a test moves by hand.
 #[derive(Default)]
 pub struct ManualClock {
     now: AtomicU64,
-    alarms: Mutex<BTreeMap<(u64, AlarmId), Box<dyn FnOnce() + Send>>>,
+    alarms: Mutex<BTreeMap<(u64, AlarmId), Alarm>>,
     next: AtomicU64,
 }
 
@@ -79,7 +82,7 @@ impl Clock for ManualClock {
         self.now.load(Ordering::SeqCst)
     }
 
-    fn call_at(&self, at_ns: u64, alarm: Box<dyn FnOnce() + Send>) -> AlarmId {
+    fn call_at(&self, at_ns: u64, alarm: Alarm) -> AlarmId {
         let id = AlarmId(self.next.fetch_add(1, Ordering::SeqCst));
         lock(&self.alarms).insert((at_ns, id), alarm);
         id

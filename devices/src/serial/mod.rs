@@ -9,6 +9,8 @@
 //! set-up, which empties the chip's own FIFO.
 
 mod stream;
+#[cfg(test)]
+mod tests;
 mod uart;
 
 pub use stream::{SerialHost, SerialStream};

@@ -256,6 +256,13 @@ pub struct SerialPortState {
     held_back: bool,
 }
 
+#[cfg(test)]
+impl SerialPortState {
+    pub(super) fn overfill(&mut self) {
+        self.fifo = vec![0; FIFO_SIZE + 1];
+    }
+}
+
 /// Why a saved state was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum SerialRestoreError {

@@ -224,6 +224,9 @@ mod tests {
     #[test]
     fn a_foreign_state_is_refused() {
         let state = DeviceState::Vsock(crate::virtio::vsock::VsockState { guest_cid: 3 });
-        assert!(matches!(Rng::new(0).restore(&state), Err(RestoreError::WrongDevice(_))));
+        assert!(matches!(
+            Rng::new(0).restore(&state),
+            Err(RestoreError::WrongDevice(_))
+        ));
     }
 }

@@ -31,7 +31,10 @@ fn the_identity_registers() {
 #[test]
 fn offered_features_come_in_halves() {
     let mut driver = rng();
-    assert_eq!(driver.offered(), F_VERSION_1 | F_EVENT_IDX | F_INDIRECT_DESC);
+    assert_eq!(
+        driver.offered(),
+        F_VERSION_1 | F_EVENT_IDX | F_INDIRECT_DESC
+    );
     driver.write(register::DEVICE_FEATURES_SEL, 2);
     assert_eq!(driver.read(register::DEVICE_FEATURES), 0);
 }
@@ -71,7 +74,11 @@ fn status_bits_come_in_order_and_stay() {
     driver.write(register::STATUS, status::ACKNOWLEDGE);
     assert_eq!(driver.read(register::STATUS), before);
     driver.write(register::STATUS, before | status::DEVICE_NEEDS_RESET);
-    assert_eq!(driver.read(register::STATUS), before, "only the device may say that");
+    assert_eq!(
+        driver.read(register::STATUS),
+        before,
+        "only the device may say that"
+    );
 }
 
 #[test]
@@ -133,13 +140,55 @@ fn bad_queues_are_found_when_enabled() {
         ("size 0", DriverQueue { size: 0, ..good }),
         ("size 3", DriverQueue { size: 3, ..good }),
         ("size 128", DriverQueue { size: 128, ..good }),
-        ("descriptors misaligned", DriverQueue { descriptors: good.descriptors + 8, ..good }),
-        ("available misaligned", DriverQueue { available: good.available + 1, ..good }),
-        ("used misaligned", DriverQueue { used: good.used + 2, ..good }),
-        ("descriptors outside", DriverQueue { descriptors: outside - 16, ..good }),
-        ("available outside", DriverQueue { available: outside - 4, ..good }),
-        ("used outside", DriverQueue { used: outside, ..good }),
-        ("used at the end of time", DriverQueue { used: u64::MAX - 3, ..good }),
+        (
+            "descriptors misaligned",
+            DriverQueue {
+                descriptors: good.descriptors + 8,
+                ..good
+            },
+        ),
+        (
+            "available misaligned",
+            DriverQueue {
+                available: good.available + 1,
+                ..good
+            },
+        ),
+        (
+            "used misaligned",
+            DriverQueue {
+                used: good.used + 2,
+                ..good
+            },
+        ),
+        (
+            "descriptors outside",
+            DriverQueue {
+                descriptors: outside - 16,
+                ..good
+            },
+        ),
+        (
+            "available outside",
+            DriverQueue {
+                available: outside - 4,
+                ..good
+            },
+        ),
+        (
+            "used outside",
+            DriverQueue {
+                used: outside,
+                ..good
+            },
+        ),
+        (
+            "used at the end of time",
+            DriverQueue {
+                used: u64::MAX - 3,
+                ..good
+            },
+        ),
     ];
     for (what, place) in cases {
         let mut driver = rng();
@@ -147,8 +196,15 @@ fn bad_queues_are_found_when_enabled() {
         driver.set_up_queue(0, &place);
         assert_eq!(driver.read(register::QUEUE_READY), 0, "{what}");
         assert!(driver.needs_reset(), "{what}");
-        assert_eq!(driver.line.count(), 0, "{what}: no interrupt before DRIVER_OK");
-        assert!(matches!(driver.transport.fault(), Some(DeviceError::Queue { index: 0, .. })));
+        assert_eq!(
+            driver.line.count(),
+            0,
+            "{what}: no interrupt before DRIVER_OK"
+        );
+        assert!(matches!(
+            driver.transport.fault(),
+            Some(DeviceError::Queue { index: 0, .. })
+        ));
         driver.start(0);
         assert!(driver.transport.is_active(), "{what}: a reset heals");
     }
@@ -160,7 +216,10 @@ fn a_queue_the_device_needs_and_did_not_get() {
     assert!(driver.negotiate(F_VERSION_1));
     driver.add_status(status::DRIVER_OK);
     assert!(driver.needs_reset());
-    assert!(matches!(driver.transport.fault(), Some(DeviceError::MissingQueue(0))));
+    assert!(matches!(
+        driver.transport.fault(),
+        Some(DeviceError::MissingQueue(0))
+    ));
 }
 
 #[test]
@@ -169,7 +228,10 @@ fn a_ring_that_offers_more_than_it_holds_breaks_the_device() {
     driver.set_available_index(0, 65);
     driver.notify(0);
     assert!(driver.needs_reset());
-    assert_eq!(driver.read(register::INTERRUPT_STATUS), interrupt_status::CONFIG_CHANGE);
+    assert_eq!(
+        driver.read(register::INTERRUPT_STATUS),
+        interrupt_status::CONFIG_CHANGE
+    );
     assert_eq!(driver.line.count(), 1);
     driver.notify(0);
     assert_eq!(driver.line.count(), 1, "nothing happens any more");
@@ -184,8 +246,16 @@ fn a_head_outside_of_the_table_breaks_the_device() {
     driver.notify(0);
     assert!(driver.needs_reset());
     let fault = driver.transport.fault();
-    let Some(DeviceError::Queue { source, .. }) = fault else { panic!("{fault:?}") };
-    assert!(matches!(source, QueueError::NoSuchDescriptor { index: 64, size: 64 }));
+    let Some(DeviceError::Queue { source, .. }) = fault else {
+        panic!("{fault:?}")
+    };
+    assert!(matches!(
+        source,
+        QueueError::NoSuchDescriptor {
+            index: 64,
+            size: 64
+        }
+    ));
 }
 
 #[test]
@@ -196,23 +266,99 @@ fn malformed_chains_come_back_empty_and_the_next_request_is_served() {
         flags: flag::NEXT | flag::WRITE,
         next: index + 1,
     };
-    let write = Descriptor { address: 0x1000, len: 8, flags: flag::WRITE, next: 0 };
+    let write = Descriptor {
+        address: 0x1000,
+        len: 8,
+        flags: flag::WRITE,
+        next: 0,
+    };
     let table = 0x8_0000;
-    let indirect = Descriptor { address: table, len: 16, flags: flag::INDIRECT, next: 0 };
+    let indirect = Descriptor {
+        address: table,
+        len: 16,
+        flags: flag::INDIRECT,
+        next: 0,
+    };
     let outside = crate::mock::RAM_SIZE as u64;
     let cases: Vec<(&str, Descriptor, Option<Descriptor>)> = vec![
-        ("loop of one", Descriptor { flags: flag::NEXT | flag::WRITE, next: 0, ..write }, None),
-        ("next outside", Descriptor { flags: flag::NEXT | flag::WRITE, next: 64, ..write }, None),
-        ("outside", Descriptor { address: outside - 7, ..write }, None),
-        ("at the end of time", Descriptor { address: u64::MAX - 1, ..write }, None),
-        ("huge", Descriptor { len: u32::MAX, ..write }, None),
-        ("empty indirect table", Descriptor { len: 0, ..indirect }, None),
-        ("indirect table of odd size", Descriptor { len: 17, ..indirect }, None),
-        ("indirect table outside", Descriptor { address: outside, ..indirect }, None),
+        (
+            "loop of one",
+            Descriptor {
+                flags: flag::NEXT | flag::WRITE,
+                next: 0,
+                ..write
+            },
+            None,
+        ),
+        (
+            "next outside",
+            Descriptor {
+                flags: flag::NEXT | flag::WRITE,
+                next: 64,
+                ..write
+            },
+            None,
+        ),
+        (
+            "outside",
+            Descriptor {
+                address: outside - 7,
+                ..write
+            },
+            None,
+        ),
+        (
+            "at the end of time",
+            Descriptor {
+                address: u64::MAX - 1,
+                ..write
+            },
+            None,
+        ),
+        (
+            "huge",
+            Descriptor {
+                len: u32::MAX,
+                ..write
+            },
+            None,
+        ),
+        (
+            "empty indirect table",
+            Descriptor { len: 0, ..indirect },
+            None,
+        ),
+        (
+            "indirect table of odd size",
+            Descriptor {
+                len: 17,
+                ..indirect
+            },
+            None,
+        ),
+        (
+            "indirect table outside",
+            Descriptor {
+                address: outside,
+                ..indirect
+            },
+            None,
+        ),
         ("indirect loop", indirect, Some(long(0))),
         ("indirect in indirect", indirect, Some(indirect)),
-        ("indirect next outside", indirect, Some(Descriptor { next: 9, ..long(0) })),
-        ("huge indirect table", Descriptor { len: 65535 * 16, ..indirect }, Some(long(0))),
+        (
+            "indirect next outside",
+            indirect,
+            Some(Descriptor { next: 9, ..long(0) }),
+        ),
+        (
+            "huge indirect table",
+            Descriptor {
+                len: 65535 * 16,
+                ..indirect
+            },
+            Some(long(0)),
+        ),
     ];
     for (what, head, in_table) in cases {
         let mut driver = started();
@@ -239,12 +385,34 @@ fn readable_after_writable_is_malformed_and_zero_length_is_not() {
     let next = flag::NEXT;
     let (address, len) = (0x1000, 8);
     let descriptors = [
-        Descriptor { address, len, flags: next | flag::WRITE, next: 1 },
-        Descriptor { address, len, flags: 0, next: 0 },
-        Descriptor { address, len: 0, flags: next | flag::WRITE, next: 3 },
-        Descriptor { address, len, flags: flag::WRITE, next: 0 },
+        Descriptor {
+            address,
+            len,
+            flags: next | flag::WRITE,
+            next: 1,
+        },
+        Descriptor {
+            address,
+            len,
+            flags: 0,
+            next: 0,
+        },
+        Descriptor {
+            address,
+            len: 0,
+            flags: next | flag::WRITE,
+            next: 3,
+        },
+        Descriptor {
+            address,
+            len,
+            flags: flag::WRITE,
+            next: 0,
+        },
     ];
-    (0..).zip(descriptors).for_each(|(i, d)| driver.put_descriptor(0, i, d));
+    (0..)
+        .zip(descriptors)
+        .for_each(|(i, d)| driver.put_descriptor(0, i, d));
     driver.offer(0, 0);
     driver.offer(0, 2);
     driver.notify(0);
@@ -255,10 +423,20 @@ fn readable_after_writable_is_malformed_and_zero_length_is_not() {
 fn a_good_indirect_table_is_followed() {
     let mut driver = started();
     let table = 0x8_0000;
-    let part = |len, flags, next| Descriptor { address: 0x9_0000, len, flags, next };
+    let part = |len, flags, next| Descriptor {
+        address: 0x9_0000,
+        len,
+        flags,
+        next,
+    };
     driver.put_descriptor_at(table, 0, part(5, flag::WRITE | flag::NEXT, 2));
     driver.put_descriptor_at(table, 2, part(6, flag::WRITE, 0));
-    let head = Descriptor { address: table, len: 48, flags: flag::INDIRECT, next: 0 };
+    let head = Descriptor {
+        address: table,
+        len: 48,
+        flags: flag::INDIRECT,
+        next: 0,
+    };
     driver.put_descriptor(0, 7, head);
     driver.offer(0, 7);
     driver.notify(0);
@@ -272,7 +450,10 @@ fn interrupts_are_raised_once_per_batch_and_acknowledged() {
     driver.request(0, WRITABLE);
     driver.notify(0);
     assert_eq!(driver.line.take(), 1);
-    assert_eq!(driver.read(register::INTERRUPT_STATUS), interrupt_status::USED_BUFFER);
+    assert_eq!(
+        driver.read(register::INTERRUPT_STATUS),
+        interrupt_status::USED_BUFFER
+    );
     assert!(driver.take_used_interrupt());
     assert_eq!(driver.read(register::INTERRUPT_STATUS), 0);
     driver.notify(0);
@@ -298,11 +479,19 @@ fn used_event_says_when_to_interrupt() {
     driver.set_used_event(0, 1);
     driver.request(0, WRITABLE);
     driver.notify(0);
-    assert_eq!(driver.line.take(), 0, "the first is not the one it waits for");
+    assert_eq!(
+        driver.line.take(),
+        0,
+        "the first is not the one it waits for"
+    );
     driver.request(0, WRITABLE);
     driver.notify(0);
     assert_eq!(driver.line.take(), 1);
-    assert_eq!(driver.notification_wish(0), (0, 2), "told to notify about the third");
+    assert_eq!(
+        driver.notification_wish(0),
+        (0, 2),
+        "told to notify about the third"
+    );
 }
 
 #[test]
@@ -366,7 +555,9 @@ impl VirtioDevice for Configurable {
 
 #[test]
 fn the_configuration_space_is_read_in_any_width() {
-    let mut driver = Driver::new(Configurable { config: [1, 2, 3, 4, 5, 6] });
+    let mut driver = Driver::new(Configurable {
+        config: [1, 2, 3, 4, 5, 6],
+    });
     let mut read = |offset, len| {
         let mut data = vec![0xee; len];
         driver.transport.read(register::CONFIG + offset, &mut data);
@@ -387,7 +578,10 @@ fn a_changed_configuration_is_announced() {
     let generation = driver.read(register::CONFIG_GENERATION);
     driver.poll();
     assert_ne!(driver.read(register::CONFIG_GENERATION), generation);
-    assert_eq!(driver.read(register::INTERRUPT_STATUS), interrupt_status::CONFIG_CHANGE);
+    assert_eq!(
+        driver.read(register::INTERRUPT_STATUS),
+        interrupt_status::CONFIG_CHANGE
+    );
     assert_eq!(driver.line.count(), 1);
 }
 
@@ -396,7 +590,13 @@ fn nothing_happens_to_an_inactive_device() {
     let mut driver = Driver::new(Configurable { config: [0; 6] });
     driver.poll();
     driver.notify(0);
-    assert_eq!((driver.line.count(), driver.read(register::CONFIG_GENERATION)), (0, 0));
+    assert_eq!(
+        (
+            driver.line.count(),
+            driver.read(register::CONFIG_GENERATION)
+        ),
+        (0, 0)
+    );
 }
 
 #[test]

@@ -30,9 +30,11 @@ mod device;
 mod host;
 mod hub;
 mod packet;
+#[cfg(test)]
+mod tests;
 
 pub use device::{Vsock, VsockState};
-pub use host::{VsockHost, VsockListener, VsockStream};
+pub use host::{ConnectionState, ListenError, VsockHost, VsockListener, VsockStream};
 
 /// The context id of the host, fixed by the standard (virtio 1.2, 5.10.4).
 pub const HOST_CID: u64 = 2;

@@ -1,0 +1,6 @@
+//! The socket device between a mock guest and real host handles.
+
+mod guest;
+mod hostile;
+mod lifecycle;
+mod transfer;
