@@ -5,6 +5,7 @@ use crate::code::Shared;
 use crate::cpuid::CpuidLeaf;
 use crate::exec::fpu::Fpu;
 use crate::flags::{Flags, bit};
+use crate::jump::JumpCache;
 use crate::mem::Replay;
 use crate::op::{Op, reg};
 use crate::run::StopReason;
@@ -120,6 +121,10 @@ pub struct Cpu {
     /// has it.
     pub(crate) shared: Box<Shared>,
     pub(crate) itlb: CodeTlb,
+    pub(crate) jump: JumpCache,
+    /// What of the processor's mode decides how code is decoded and whether it may be fetched:
+    /// `bits`, and whether the privilege is the user's.
+    pub(crate) mode: u64,
     pub(crate) cpl: u8,
     /// 16, 32 or 64.
     pub(crate) bits: u8,
@@ -159,6 +164,8 @@ pub struct Cpu {
     pub(crate) code_epoch: u64,
     /// Numbering of code pages that this vCPU's code TLB agrees with.
     pub(crate) code_generation: u64,
+    /// Count of invalidated pages that this vCPU's jump cache agrees with.
+    pub(crate) code_invalidated: u64,
     pub(crate) index: usize,
     /// Scratch operations for stepping single instructions.
     pub(crate) step_ops: Vec<Op>,
@@ -178,6 +185,8 @@ impl Cpu {
             stop: StopReason::None,
             shared: Box::new(Shared::absent()),
             itlb: CodeTlb::new(),
+            jump: JumpCache::new(),
+            mode: 0,
             cpl: 0,
             bits: 16,
             stack_mask: 0xffff,
@@ -207,6 +216,7 @@ impl Cpu {
             retired: 0,
             code_epoch: 0,
             code_generation: 0,
+            code_invalidated: 0,
             index,
             step_ops: Vec::new(),
         };
@@ -303,6 +313,7 @@ impl Cpu {
 
     pub(crate) fn set_cpl(&mut self, cpl: u8) {
         self.cpl = cpl;
+        self.mode = u64::from(self.bits) << 1 | u64::from(cpl == 3);
         self.dtlb.select(cpl, self.eflags & bit::AC != 0);
     }
 

@@ -27,6 +27,7 @@ mod deliver;
 mod exception;
 mod exec;
 mod flags;
+mod jump;
 mod kvmclock;
 mod mem;
 mod msr;

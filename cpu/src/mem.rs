@@ -284,6 +284,8 @@ impl Cpu {
             return Err(Stop);
         }
         self.shared.code.invalidate(page);
+        self.code_invalidated = self.shared.code.invalidated;
+        self.jump.forget();
         Ok(())
     }
 
@@ -353,18 +355,21 @@ impl Cpu {
     pub(crate) fn flush_tlb_all(&mut self) {
         self.dtlb.flush_all();
         self.itlb.flush_all();
+        self.jump.forget();
     }
 
     /// Drops what a load of CR3 drops.
     pub(crate) fn flush_tlb_local(&mut self) {
         self.dtlb.flush_local();
         self.itlb.flush_local();
+        self.jump.forget();
     }
 
     /// Drops one page.
     pub(crate) fn flush_tlb_page(&mut self, address: u64) {
         self.dtlb.flush_page(address);
         self.itlb.flush_page(address);
+        self.jump.forget();
     }
 
     /// The host bytes from `address` to the end of its page, if they may be read (or written) the

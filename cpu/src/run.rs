@@ -45,16 +45,19 @@ impl Cpu {
     pub(crate) fn run(&mut self, now: u64, until: u64) -> Exit {
         self.begin(now);
         loop {
-            if self.ticks >= self.limit
-                && let Some(exit) = self.look_up(until)
-            {
-                return exit;
+            if self.ticks >= self.limit {
+                if let Some(exit) = self.look_up(until) {
+                    return exit;
+                }
+                if self.shadow || !self.replay.is_empty() || self.eflags & bit::TF != 0 {
+                    self.limit = 0;
+                    if let Some(exit) = self.step() {
+                        return exit;
+                    }
+                    continue;
+                }
             }
-            let exit = if self.shadow || !self.replay.is_empty() || self.eflags & bit::TF != 0 {
-                self.step()
-            } else {
-                self.run_block()
-            };
+            let exit = self.run_block();
             if let Some(exit) = exit {
                 return exit;
             }
@@ -79,7 +82,12 @@ impl Cpu {
         }
         if self.code_generation != self.shared.code.generation {
             self.itlb.flush_all();
+            self.jump.forget();
             self.code_generation = self.shared.code.generation;
+        }
+        if self.code_invalidated != self.shared.code.invalidated {
+            self.jump.forget();
+            self.code_invalidated = self.shared.code.invalidated;
         }
     }
 
@@ -129,36 +137,49 @@ impl Cpu {
         None
     }
 
-    /// Linear address of the next instruction, and its page's tag in the code TLB.
+    /// Linear address of the next instruction.
     #[inline(always)]
-    fn code_address(&self) -> (u64, u64) {
-        let linear = if self.bits == 64 {
+    fn code_address(&self) -> u64 {
+        if self.bits == 64 {
             self.rip
         } else {
             self.rip.wrapping_add(self.seg[seg::CS].base) & 0xffff_ffff
-        };
-        let mode = u64::from(self.bits) << 2 | u64::from(self.cpl == 3);
-        (linear, linear & !0xfff | mode)
+        }
     }
 
-    #[inline]
+    #[inline(always)]
     fn run_block(&mut self) -> Option<Exit> {
-        let (linear, tag) = self.code_address();
-        let offset = (linear & 0xfff) as usize;
-        let block = match self.itlb.lookup(tag) {
-            Some(page) => self.shared.code.pages[page as usize].block(offset).copied(),
-            None => None,
-        };
-        let block = match block {
+        let linear = self.code_address();
+        let block = match self.jump.lookup(linear, self.mode) {
             Some(b) => b,
-            None => match self.decode_block(linear, tag) {
+            None => match self.find_block(linear) {
                 Ok(Some(b)) => b,
                 Ok(None) => return self.step(),
                 Err(Stop) => return self.stopped_at(self.rip),
             },
         };
-        self.regs[reg::PAGE] = self.rip.wrapping_sub(offset as u64);
+        self.regs[reg::PAGE] = self.rip.wrapping_sub(linear & 0xfff);
         self.execute(block)
+    }
+
+    /// Finds the block at `linear` the long way, decoding it if need be; `None` if it starts with
+    /// an instruction that crosses into the next page, which is not cached.
+    #[inline(never)]
+    fn find_block(&mut self, linear: u64) -> Result<Option<Block>, Stop> {
+        let tag = linear & !0xfff | self.mode;
+        let known = self.itlb.lookup(tag).and_then(|page| {
+            self.shared.code.pages[page as usize]
+                .block((linear & 0xfff) as usize)
+                .copied()
+        });
+        let block = match known {
+            Some(b) => Some(b),
+            None => self.decode_block(linear, tag)?,
+        };
+        if let Some(b) = block {
+            self.jump.fill(linear, self.mode, b);
+        }
+        Ok(block)
     }
 
     /// Executes a block to its end or to the first operation that stops.
@@ -237,7 +258,7 @@ impl Cpu {
     fn step(&mut self) -> Option<Exit> {
         let shadow = std::mem::take(&mut self.shadow);
         let trap = self.eflags & bit::TF != 0;
-        let (linear, _) = self.code_address();
+        let linear = self.code_address();
         let mut bytes = [0u8; MAX_LEN];
         let len = match self.fetch(linear, &mut bytes) {
             Ok(len) => len,
@@ -334,8 +355,7 @@ impl Cpu {
         Err(Stop)
     }
 
-    /// Decodes the block at `linear` into the cache; `None` if it starts with an instruction that
-    /// crosses into the next page, which is not cached.
+    /// Decodes the block at `linear` into the cache.
     #[cold]
     #[inline(never)]
     fn decode_block(&mut self, linear: u64, tag: u64) -> Result<Option<Block>, Stop> {
@@ -346,6 +366,7 @@ impl Cpu {
         if self.shared.code.full() {
             self.shared.code.clear();
             self.itlb.flush_all();
+            self.jump.forget();
             self.code_generation = self.shared.code.generation;
         }
         let code_page = self.shared.code.code_page(page, self.bits);

@@ -1,0 +1,24 @@
+//! MASKMOVDQU and MASKMOVQ: stores of selected bytes (SDM vol. 2).
+
+use super::Done;
+use crate::cpu::Cpu;
+use crate::op::Op;
+
+/// Stores those bytes of `data` whose mask byte has its sign bit set. An access that no byte
+/// needs is not made, so it can't fault.
+pub(super) fn store_selected(cpu: &mut Cpu, at: u64, data: &[u8], mask: &[u8]) -> Done {
+    let selected = |i: &usize| mask[*i] & 0x80 != 0;
+    let Some(first) = (0..data.len()).find(selected) else { return Ok(()) };
+    let last = (0..data.len()).rfind(selected).unwrap_or(first);
+    cpu.probe_write(at.wrapping_add(first as u64), (last - first + 1) as u64)?;
+    for i in (first..=last).filter(selected) {
+        cpu.store(at.wrapping_add(i as u64), data[i])?;
+    }
+    Ok(())
+}
+
+/// MASKMOVDQU; the address is that of the implicit operand, DS:rDI.
+pub(crate) fn maskmovdqu(cpu: &mut Cpu, op: &Op) -> Done {
+    let (data, mask) = (cpu.xmm(op.dst).u8s(), cpu.xmm(op.src).u8s());
+    store_selected(cpu, cpu.ea(op), &data, &mask)
+}
