@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bus;
+mod byte_queue;
 pub mod clock;
 pub mod interrupt;
 pub mod kick;

@@ -4,10 +4,10 @@
 //! left of the one before, and a reset of the machine ends the stream. The guest sees nothing of
 //! either; the protocol above starts over with its own hello.
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use super::uart::{ConsoleSink, Input, Serial};
+use crate::byte_queue::ByteQueue;
 use crate::interrupt::Interrupt;
 use crate::kick::Kick;
 use crate::signal::{Signal, Subscribers};
@@ -16,6 +16,9 @@ use crate::sync::lock;
 
 /// Bytes from the guest that may wait for the host before the guest is held back.
 const RECEIVE_BUFFER: usize = 1 << 20;
+/// Bytes from the guest that are kept at most: a guest that writes into a busy transmitter loses
+/// bytes, as it would on a real one.
+const RECEIVE_LIMIT: usize = 2 * RECEIVE_BUFFER;
 /// Bytes for the guest that may wait in the port.
 const SEND_BUFFER: usize = 1 << 20;
 
@@ -24,7 +27,7 @@ struct Output {
     /// The stream that is open, by number; bytes are dropped while there is none.
     open: Option<u64>,
     opened: u64,
-    queue: VecDeque<u8>,
+    queue: ByteQueue,
     /// The guest was held back because the queue was full.
     was_full: bool,
     subscribers: Subscribers,
@@ -41,8 +44,8 @@ struct StreamSink(Arc<Shared>);
 impl ConsoleSink for StreamSink {
     fn output(&mut self, bytes: &[u8]) {
         let mut output = lock(&self.0.output);
-        if output.open.is_some() {
-            output.queue.extend(bytes);
+        if output.open.is_some() && output.queue.len() + bytes.len() <= RECEIVE_LIMIT {
+            output.queue.push(bytes);
             output.subscribers.notify();
         }
     }
@@ -136,13 +139,10 @@ impl ByteStream for SerialStream {
             return Err(StreamError::DeviceReset);
         }
         let mut output = lock(&self.shared.output);
-        let count = buffer.len().min(output.queue.len());
-        if count == 0 && !buffer.is_empty() {
+        if output.queue.is_empty() && !buffer.is_empty() {
             return state.map(|()| Progress::Pending);
         }
-        for (to, from) in buffer.iter_mut().zip(output.queue.drain(..count)) {
-            *to = from;
-        }
+        let count = output.queue.pop(buffer);
         let resume = output.was_full && output.queue.len() < RECEIVE_BUFFER / 2;
         if resume {
             output.was_full = false;
@@ -161,7 +161,7 @@ impl ByteStream for SerialStream {
         if count == 0 && !data.is_empty() {
             return Ok(Progress::Pending);
         }
-        input.queue.extend(&data[..count]);
+        input.queue.push(&data[..count]);
         drop(input);
         self.shared.kick.kick();
         Ok(Progress::Bytes(count))

@@ -268,6 +268,15 @@ fn a_host_that_does_not_read_makes_the_transmitter_busy() {
 }
 
 #[test]
+fn a_guest_that_ignores_a_busy_transmitter_loses_bytes() {
+    let mut link = link();
+    let stream = link.host.open();
+    (0..3 << 20).for_each(|_| write(&mut link.serial, 0, 1));
+    let mut buffer = vec![0; 4 << 20];
+    assert_eq!(stream.try_read(&mut buffer), Ok(Progress::Bytes(2 << 20)));
+}
+
+#[test]
 fn a_guest_that_does_not_read_makes_the_stream_pend() {
     let mut link = link();
     let stream = link.host.open();

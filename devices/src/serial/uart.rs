@@ -1,6 +1,5 @@
 //! The port itself, around `vm-superio`'s UART.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 
@@ -10,6 +9,7 @@ use vm_superio::{Serial as Uart, Trigger};
 
 use super::SIZE;
 use crate::bus::BusDevice;
+use crate::byte_queue::ByteQueue;
 use crate::interrupt::Interrupt;
 use crate::kick::Kick;
 use crate::signal::{Signal, Subscribers};
@@ -53,7 +53,7 @@ impl Trigger for Line {
 /// What host threads and the port share: the input still to come.
 #[derive(Default)]
 pub(super) struct Input {
-    pub(super) queue: VecDeque<u8>,
+    pub(super) queue: ByteQueue,
     pub(super) subscribers: Subscribers,
     pub(super) machine_gone: bool,
 }
@@ -82,7 +82,7 @@ pub struct SerialHandle {
 impl SerialHandle {
     /// Appends to the guest's input. Never blocks; what the guest has not read yet waits.
     pub fn write(&self, bytes: &[u8]) {
-        lock(&self.input).queue.extend(bytes);
+        lock(&self.input).queue.push(bytes);
         self.kick.kick();
     }
 
@@ -160,11 +160,11 @@ impl Serial {
         if input.queue.is_empty() {
             return;
         }
-        let count = input.queue.len().min(FIFO_SIZE);
-        let bytes: Vec<u8> = input.queue.iter().copied().take(count).collect();
+        let mut bytes = [0; FIFO_SIZE];
+        let count = input.queue.peek(&mut bytes);
         // In loopback mode the chip takes nothing; an error would mean a full FIFO.
-        let taken = self.uart.enqueue_raw_bytes(&bytes).unwrap_or(0);
-        input.queue.drain(..taken);
+        let taken = self.uart.enqueue_raw_bytes(&bytes[..count]).unwrap_or(0);
+        input.queue.skip(taken);
         if input.queue.is_empty() {
             input.subscribers.notify();
         }
@@ -285,7 +285,7 @@ impl Serial {
             modem_status: chip.modem_status,
             scratch: chip.scratch,
             fifo: chip.in_buffer,
-            input: lock(&self.input).queue.iter().copied().collect(),
+            input: lock(&self.input).queue.to_vec(),
             held_back: self.held_back,
         }
     }
@@ -311,7 +311,7 @@ impl Serial {
         self.interrupt_enable = state.interrupt_enable;
         self.line_control = state.line_control;
         self.held_back = state.held_back;
-        lock(&self.input).queue = state.input.iter().copied().collect();
+        lock(&self.input).queue = ByteQueue::from(state.input.as_slice());
         Ok(())
     }
 }

@@ -4,11 +4,11 @@
 //! and how many bytes it has taken out of it so far (`fwd_cnt`, wrapping); the other never has
 //! more in flight than fits.
 
-use std::collections::VecDeque;
 use std::num::Wrapping;
 
 use super::HOST_CID;
 use super::packet::{Header, TYPE_STREAM, op, shutdown};
+use crate::byte_queue::ByteQueue;
 use crate::signal::Subscribers;
 use crate::stream::{Progress, StreamError};
 
@@ -49,8 +49,8 @@ pub(super) struct Connection {
     pub(super) key: Key,
     guest_cid: u64,
     pub(super) phase: Phase,
-    to_guest: VecDeque<u8>,
-    from_guest: VecDeque<u8>,
+    to_guest: ByteQueue,
+    from_guest: ByteQueue,
     peer_buf_alloc: u32,
     peer_fwd_cnt: Wrapping<u32>,
     sent: Wrapping<u32>,
@@ -76,8 +76,8 @@ impl Connection {
             key,
             guest_cid,
             phase,
-            to_guest: VecDeque::new(),
-            from_guest: VecDeque::new(),
+            to_guest: ByteQueue::default(),
+            from_guest: ByteQueue::default(),
             peer_buf_alloc: 0,
             peer_fwd_cnt: Wrapping(0),
             sent: Wrapping(0),
@@ -105,12 +105,7 @@ impl Connection {
         if self.from_guest.is_empty() {
             return self.read_nothing();
         }
-        let count = buffer.len().min(self.from_guest.len());
-        let (front, back) = self.from_guest.as_slices();
-        let split = count.min(front.len());
-        buffer[..split].copy_from_slice(&front[..split]);
-        buffer[split..count].copy_from_slice(&back[..count - split]);
-        self.from_guest.drain(..count);
+        let count = self.from_guest.pop(buffer);
         self.note_taken(count);
         Ok(Progress::Bytes(count))
     }
@@ -150,7 +145,7 @@ impl Connection {
         if count == 0 && !data.is_empty() {
             return Ok(Progress::Pending);
         }
-        self.to_guest.extend(&data[..count]);
+        self.to_guest.push(&data[..count]);
         Ok(Progress::Bytes(count))
     }
 
@@ -169,7 +164,7 @@ impl Connection {
         if !self.has_ended() {
             self.phase = Phase::Ended(error);
         }
-        self.to_guest = VecDeque::new();
+        self.to_guest.clear();
         self.subscribers.notify();
     }
 
@@ -224,7 +219,7 @@ impl Connection {
             // The guest was told, or will be; this was on its way.
             self.note_taken(data.len());
         } else if !data.is_empty() {
-            self.from_guest.extend(data);
+            self.from_guest.push(data);
             self.subscribers.notify();
         }
         Ok(())
@@ -234,7 +229,7 @@ impl Connection {
     pub(super) fn guest_shut_down(&mut self, flags: u32) -> bool {
         self.guest_shutdown |= flags & shutdown::BOTH;
         if self.guest_shutdown & shutdown::RECEIVE != 0 {
-            self.to_guest = VecDeque::new();
+            self.to_guest.clear();
         }
         self.subscribers.notify();
         self.guest_shutdown == shutdown::BOTH
@@ -311,7 +306,8 @@ impl Connection {
 
     fn data_packet(&mut self, len: usize, payload: &mut Vec<u8>) -> Header {
         let was_full = self.to_guest.len() == SEND_BUFFER;
-        payload.extend(self.to_guest.drain(..len));
+        payload.resize(len, 0);
+        self.to_guest.pop(payload);
         // A payload is at most MAX_PAYLOAD.
         let len = len as u32;
         self.sent += Wrapping(len);
