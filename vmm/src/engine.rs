@@ -1,0 +1,73 @@
+//! What a backend is to the machine: threads that run vCPUs, and access to their states while they stand still.
+
+use std::sync::Arc;
+
+use crate::board::Board;
+use crate::boot::BootInfo;
+use crate::control::ResetBy;
+use crate::error::Error;
+use crate::lifecycle::StopCause;
+use crate::loader::Loader;
+use crate::shared::Shared;
+use crate::vcpu::{VcpuError, VcpuState};
+
+/// A backend's part of one machine.
+pub(crate) trait Engine: Send + Sync {
+    /// Puts the vCPUs and interrupt controllers into power-on state with the boot processor at the kernel's entry.
+    /// The world stands still.
+    fn reset(&self, boot: &BootInfo) -> Result<(), Error>;
+
+    /// Reads all vCPUs. The world stands still.
+    fn states(&self) -> Result<Vec<VcpuState>, VcpuError>;
+
+    /// The machine has been paused (true; all executors stand still) or is about to run on.
+    fn paused(&self, paused: bool) -> Result<(), Error>;
+
+    /// Guest instructions retired, where the backend counts them.
+    fn instructions(&self) -> Option<u64>;
+
+    /// Instructions that the backend lacks, by name, with how often they were met.
+    fn unknown_instructions(&self) -> Vec<(String, u64)>;
+
+    /// Waits for the threads to leave, after [`Shared::stop`].
+    fn join(&self);
+}
+
+/// Restarts a machine in place: devices, memory and vCPUs as at power-on, the kernel loaded anew. Called by the
+/// executor that was handed the reset, with the world standing still.
+pub(crate) fn restart(
+    shared: &Shared,
+    board: &Board,
+    loader: &Loader,
+    engine: &dyn Engine,
+    by: ResetBy,
+) {
+    board.reset();
+    let result = loader
+        .load_anew(&shared.memory)
+        .and_then(|boot| engine.reset(&boot));
+    match result {
+        Ok(()) => shared.life.restarted(by == ResetBy::Guest),
+        Err(e) => shared.stop(StopCause::ResetFailed(chain(&e))),
+    }
+    shared.bell.ring();
+}
+
+/// An error with its causes, for stop causes that outlive it.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// The parts that every thread of a backend works with.
+#[derive(Clone)]
+pub(crate) struct Parts {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) board: Arc<Board>,
+    pub(crate) loader: Arc<Loader>,
+}

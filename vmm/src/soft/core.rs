@@ -1,0 +1,334 @@
+//! The software backend's inside: vCPUs, interrupt controller and virtual time, moved by one thread.
+//!
+//! Time runs in quanta. Within a quantum each vCPU in turn executes the same span of virtual time; what they send one
+//! another and what devices raise is seen in the order in which it happened here, which depends on nothing but the
+//! machine's inputs. When every vCPU is idle, time jumps to whatever comes next (L-247).
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use provium_cpu::CpuidLeaf;
+use provium_devices::Clock;
+
+use super::cpus::SoftCpus;
+use super::ioapic::{IoApic, Pins};
+use crate::boot::BootInfo;
+use crate::cpuid;
+use crate::engine::Parts;
+use crate::error::Error;
+use crate::layout::{VIRTIO_MMIO_SIZE, VIRTIO_MMIO_START, VIRTIO_SLOTS};
+use crate::memory;
+use crate::vcpu::{Exit, Vcpu, VcpuError, VcpuState};
+
+/// Longest span of a single vCPU's turn: short enough that its thread looks up every few milliseconds of host time.
+const QUANTUM_ALONE: u64 = 250_000;
+/// Span of a turn among several vCPUs: what an inter-processor interrupt may be late by.
+const QUANTUM_SHARED: u64 = 20_000;
+/// Stores in this range may make a device write to guest memory.
+const DEVICE_WINDOWS: Range<u64> =
+    VIRTIO_MMIO_START..VIRTIO_MMIO_START + VIRTIO_SLOTS as u64 * VIRTIO_MMIO_SIZE;
+
+/// What became of a stretch of running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Time has moved on.
+    Ran,
+    /// Every vCPU is idle and nothing is due before the horizon: only the host can change that.
+    Asleep,
+    /// A vCPU has shut down.
+    TripleFault,
+}
+
+pub(super) struct Core {
+    parts: Parts,
+    cpus: SoftCpus,
+    ioapic: Arc<Mutex<IoApic>>,
+    pins: Arc<Pins>,
+    /// Generation of the bell's signal that the waiters have judged.
+    rung: u64,
+    /// Counts of processors that a restart has replaced.
+    retired_before: u64,
+    unknown_before: Vec<(String, u64)>,
+}
+
+fn lock(m: &Mutex<IoApic>) -> MutexGuard<'_, IoApic> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The CPU model's table as the processor takes it.
+fn cpuid_leaves(cpus: u32, index: u32) -> Vec<CpuidLeaf> {
+    let significant = kvm_bindings::KVM_CPUID_FLAG_SIGNIFCANT_INDEX;
+    let leaf = |e: kvm_bindings::kvm_cpuid_entry2| CpuidLeaf {
+        leaf: e.function,
+        subleaf: (e.flags & significant != 0).then_some(e.index),
+        value: [e.eax, e.ebx, e.ecx, e.edx],
+    };
+    cpuid::table(cpus, index).into_iter().map(leaf).collect()
+}
+
+fn new_cpus(parts: &Parts) -> SoftCpus {
+    let cpus = parts.shared.config.cpus;
+    let tables = (0..cpus).map(|i| cpuid_leaves(cpus, i)).collect();
+    // SAFETY: `Core` holds the shared part, and with it guest memory, in the field before the processors; both the
+    // processors it has now and those of a restart are dropped with or before it.
+    unsafe {
+        SoftCpus::new(
+            &parts.shared.memory,
+            tables,
+            parts.shared.clock.wall_base_ns(),
+        )
+    }
+}
+
+/// Puts fresh processors at the kernel's entry.
+fn enter_kernel(cpus: &mut SoftCpus, boot: &BootInfo, now: u64) -> Result<(), VcpuError> {
+    for index in 0..cpus.len() {
+        let mut vcpu = cpus.vcpu(index, now);
+        let mut state = vcpu.state()?;
+        apply_msrs(&mut state, &cpuid::boot_msrs());
+        if index == 0 {
+            let start = boot.initial_state();
+            state.regs = start.regs;
+            start.apply(&mut state.sregs);
+            apply_msrs(&mut state, &start.msrs);
+        }
+        vcpu.set_state(&state)?;
+    }
+    Ok(())
+}
+
+fn apply_msrs(state: &mut VcpuState, msrs: &[kvm_bindings::kvm_msr_entry]) {
+    for msr in msrs {
+        match state.msrs.iter_mut().find(|m| m.index == msr.index) {
+            Some(known) => known.data = msr.data,
+            None => state.msrs.push(*msr),
+        }
+    }
+}
+
+impl Core {
+    pub(super) fn new(
+        parts: Parts,
+        boot: &BootInfo,
+        ioapic: Arc<Mutex<IoApic>>,
+        pins: Arc<Pins>,
+    ) -> Result<Self, Error> {
+        let mut cpus = new_cpus(&parts);
+        enter_kernel(&mut cpus, boot, parts.shared.clock.now_ns())?;
+        Ok(Self {
+            parts,
+            cpus,
+            ioapic,
+            pins,
+            rung: 0,
+            retired_before: 0,
+            unknown_before: Vec::new(),
+        })
+    }
+
+    /// Power-on state, at the kernel's entry.
+    pub(super) fn reset(&mut self, boot: &BootInfo) -> Result<(), Error> {
+        self.retired_before = self.retired();
+        self.unknown_before = self.unknown();
+        self.cpus = new_cpus(&self.parts);
+        lock(&self.ioapic).reset();
+        self.pins.take();
+        enter_kernel(&mut self.cpus, boot, self.parts.shared.clock.now_ns())?;
+        Ok(())
+    }
+
+    pub(super) fn retired(&self) -> u64 {
+        self.retired_before + self.cpus.retired()
+    }
+
+    /// Instructions the processor lacks, with counts.
+    pub(super) fn unknown(&self) -> Vec<(String, u64)> {
+        let mut all = self.unknown_before.clone();
+        for (name, count) in self.cpus.complex_ref().unknown_instructions() {
+            match all.iter_mut().find(|(known, _)| known == name) {
+                Some((_, total)) => *total += count,
+                None => all.push((name.clone(), *count)),
+            }
+        }
+        all
+    }
+
+    /// All vCPUs' states; accesses that are under way are finished first.
+    pub(super) fn states(&mut self) -> Result<Vec<VcpuState>, VcpuError> {
+        let now = self.parts.shared.clock.now_ns();
+        (0..self.cpus.len())
+            .map(|index| {
+                self.finish_access(index, now);
+                self.cpus.vcpu(index, now).state()
+            })
+            .collect()
+    }
+
+    /// Lets an instruction that a device has answered run to its end.
+    fn finish_access(&mut self, index: usize, now: u64) {
+        while self.cpus.mid_access(index) {
+            let at = now.max(self.cpus.ticks(index));
+            let exit = self.cpus.vcpu(index, at).into_step();
+            self.parts.board.answer(exit);
+            self.take_interrupts();
+        }
+    }
+
+    /// Takes up host activity: kicked devices, due alarms, memory that the host has written.
+    pub(super) fn take_up_activity(&mut self) {
+        self.parts.shared.clock.fire_due();
+        self.parts.board.poll_kicked();
+        self.take_interrupts();
+        self.note_foreign_writes();
+    }
+
+    /// Runs one quantum, but not beyond `until`.
+    pub(super) fn run(&mut self, until: u64) -> Progress {
+        let clock = self.parts.shared.clock.clone();
+        let now = clock.now_ns();
+        let count = self.cpus.len();
+        let quantum = if count == 1 {
+            QUANTUM_ALONE
+        } else {
+            QUANTUM_SHARED
+        };
+        let alarm = clock.next_alarm_ns().unwrap_or(u64::MAX);
+        let end = now
+            .saturating_add(quantum)
+            .min(until)
+            .min(alarm.max(now + 1));
+        let mut ran = false;
+        for index in 0..count {
+            match self.turn(index, now, end) {
+                Turn::Idle => {}
+                Turn::Ran => ran = true,
+                Turn::CutShort => return Progress::Ran,
+                Turn::Shutdown => return Progress::TripleFault,
+            }
+        }
+        if ran {
+            clock.advance_to(end);
+            return Progress::Ran;
+        }
+        self.skip_idle(now, until, alarm)
+    }
+
+    /// All vCPUs are idle: moves time to the next thing that is due.
+    fn skip_idle(&mut self, now: u64, until: u64, alarm: u64) -> Progress {
+        let timers = (0..self.cpus.len()).filter_map(|i| self.cpus.wake_time(i));
+        let next = timers.min().unwrap_or(u64::MAX).min(alarm);
+        if next == u64::MAX && until == u64::MAX {
+            return Progress::Asleep;
+        }
+        self.parts.shared.clock.advance_to(next.min(until).max(now));
+        Progress::Ran
+    }
+
+    /// One vCPU's share of the quantum from `now` to `end`.
+    fn turn(&mut self, index: usize, now: u64, end: u64) -> Turn {
+        let alone = self.cpus.len() == 1;
+        let mut at = now.max(self.cpus.ticks(index));
+        let mut turn = Turn::Idle;
+        while at < end {
+            if !self.cpus.runnable(index, at) {
+                match self.cpus.wake_time(index) {
+                    Some(wake) if wake < end => at = at.max(wake),
+                    _ => break,
+                }
+            }
+            turn = Turn::Ran;
+            let step = self.advance(index, at, end);
+            at = self.cpus.ticks(index).max(at);
+            match step {
+                Step::Shutdown => return Turn::Shutdown,
+                // A vCPU that spins gives the rest of its turn to the one it waits for.
+                Step::Idle if !alone && self.cpus.is_running(index) => break,
+                // Somebody on the host has something to do with what the guest just did. With one
+                // vCPU, machine time is exactly here; with several it is only at the quantum's end.
+                Step::Access if alone && self.host_is_concerned() => return Turn::CutShort,
+                Step::Idle | Step::Budget | Step::Access => {}
+            }
+        }
+        turn
+    }
+
+    /// Runs vCPU `index` from `at` until `end` or an exit, and answers the exit.
+    fn advance(&mut self, index: usize, at: u64, end: u64) -> Step {
+        let shared = &self.parts.shared;
+        let (exit, reached) = self.cpus.vcpu(index, at).into_run(end);
+        shared.exits.count(&exit);
+        let dma =
+            matches!(&exit, Exit::MmioWrite { address, .. } if DEVICE_WINDOWS.contains(address));
+        match exit {
+            Exit::Hlt => return Step::Idle,
+            Exit::Shutdown => return Step::Shutdown,
+            Exit::Interrupted => return Step::Budget,
+            access => {
+                shared.clock.advance_to(reached);
+                self.parts.board.answer(access);
+            }
+        }
+        self.take_interrupts();
+        if dma {
+            self.note_foreign_writes();
+        }
+        Step::Access
+    }
+
+    /// Whether a host thread waits for something that may just have happened, or wants attention.
+    fn host_is_concerned(&mut self) -> bool {
+        let shared = &self.parts.shared;
+        shared.control.wants_attention()
+            || shared.bell.waiters() > 0 && shared.bell.signal().generation() != self.rung
+    }
+
+    /// Lets the host's waiters judge their conditions, if there is news for them (see [`crate::Bell`]).
+    pub(super) fn settle(&mut self) {
+        let shared = &self.parts.shared;
+        let latest = shared.bell.signal().generation();
+        if latest != self.rung {
+            shared.bell.settle(|| shared.control.wants_to_hold());
+            self.rung = shared.bell.signal().generation();
+        }
+    }
+
+    /// Turns the pulses that devices have sent into interrupts.
+    fn take_interrupts(&mut self) {
+        let mut pulses = self.pins.take();
+        while pulses != 0 {
+            let pin = pulses.trailing_zeros() as usize;
+            pulses &= pulses - 1;
+            let message = lock(&self.ioapic).pulse(pin);
+            if let Some(message) = message {
+                self.cpus.complex().deliver(message);
+            }
+        }
+        for vector in self.cpus.complex().take_eois() {
+            lock(&self.ioapic).end_of_interrupt(vector);
+        }
+    }
+
+    /// Drops decoded code that devices or the host have overwritten.
+    fn note_foreign_writes(&mut self) {
+        let complex = self.cpus.complex();
+        memory::drain_dirty(&self.parts.shared.memory, |gpa, len| {
+            complex.code_written(gpa, len)
+        });
+    }
+}
+
+enum Turn {
+    Idle,
+    Ran,
+    /// Left before its end; the clock is right.
+    CutShort,
+    Shutdown,
+}
+
+#[derive(PartialEq, Eq)]
+enum Step {
+    Idle,
+    Budget,
+    Access,
+    Shutdown,
+}
