@@ -4,14 +4,18 @@
 //! script does, nothing may panic or hang, and afterwards a reset makes the device work as new.
 //! `proptest` drives it in the ordinary tests, `cargo run --example fuzz` for longer.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use vm_memory::{Bytes, GuestAddress};
 
 use super::driver::{Buffer, Descriptor, Driver, RAM_SIZE};
-use super::{Counter, flag};
+use super::{Counter, ManualClock, flag};
 use crate::bus::BusDevice;
+use crate::clock::Clock;
 use crate::stream::ByteStream;
+use crate::virtio::blk::faults::{Effect, FaultPlan, FaultyStore, Rule};
+use crate::virtio::blk::store::MemoryStore;
+use crate::virtio::blk::{Blk, BlkOptions};
 use crate::virtio::mmio::{register, status};
 use crate::virtio::rng::Rng;
 use crate::virtio::vsock::{HOST_CID, Vsock, VsockHost, VsockListener, VsockStream};
@@ -23,15 +27,18 @@ pub enum Target {
     Rng,
     /// Socket device.
     Vsock,
+    /// Block device.
+    Block,
 }
 
 impl Target {
     /// All of them.
-    pub const ALL: [Target; 2] = [Target::Rng, Target::Vsock];
+    pub const ALL: [Target; 3] = [Target::Rng, Target::Vsock, Target::Block];
 }
 
 const GUEST_CID: u64 = 10;
 const LISTEN_PORT: u32 = 7;
+const DISK_SIZE: u64 = 200 * 512;
 
 /// Runs one script. Panics if the device misbehaves.
 pub fn run(target: Target, script: &[u8]) {
@@ -96,8 +103,11 @@ impl Script<'_> {
 }
 
 struct Guest {
+    target: Target,
     driver: Driver,
     kicks: Arc<Counter>,
+    clock: Arc<ManualClock>,
+    faults: FaultPlan,
     host: Option<VsockHost>,
     listener: Option<VsockListener>,
     streams: Vec<VsockStream>,
@@ -105,8 +115,22 @@ struct Guest {
 
 impl Guest {
     fn new(target: Target) -> Self {
-        let kicks = Arc::new(Counter::default());
+        let (kicks, clock) = <(Arc<Counter>, Arc<ManualClock>)>::default();
+        let faults = FaultPlan::new();
         let (driver, host) = match target {
+            Target::Block => {
+                let disk = Arc::new(Mutex::new(MemoryStore::new(DISK_SIZE)));
+                let store = Arc::new(Mutex::new(FaultyStore::new(disk, faults.clone())));
+                let (clock, kick) = (clock.clone(), kicks.clone());
+                let serial = "fuzz".to_owned();
+                let (device, _) = Blk::new(BlkOptions {
+                    store,
+                    serial,
+                    clock,
+                    kick,
+                });
+                (Driver::new(device), None)
+            }
             Target::Rng => (Driver::new(Rng::new(1)), None),
             Target::Vsock => {
                 let (device, host) = Vsock::new(GUEST_CID, kicks.clone());
@@ -115,8 +139,11 @@ impl Guest {
         };
         let listener = host.as_ref().and_then(|host| host.listen(LISTEN_PORT).ok());
         Self {
+            target,
             driver,
             kicks,
+            clock,
+            faults,
             host,
             listener,
             streams: Vec::new(),
@@ -127,6 +154,7 @@ impl Guest {
         let queue = usize::from(script.byte()) % self.driver.queues.len();
         match script.below(16) {
             0 | 1 => self.request(queue, script),
+            2 | 3 if self.target == Target::Block => self.block_request(script),
             2 | 3 => self.packet(script),
             4 => self.raw_descriptor(queue, script),
             5 => self.offer(queue, script),
@@ -136,6 +164,7 @@ impl Guest {
             9 => self.scribble(queue, script),
             10 => self.restart(script),
             11 => self.save_and_restore(),
+            12..=14 if self.target == Target::Block => self.disk_action(script),
             12..=14 => self.host_action(script),
             _ => self.poll(),
         }
@@ -216,6 +245,67 @@ impl Guest {
         }
         self.driver.request(queue, &[Buffer::Readable(bytes)]);
         self.driver.notify(queue);
+    }
+
+    /// A mostly well-formed block request.
+    fn block_request(&mut self, script: &mut Script<'_>) {
+        let kind = if script.rarely() {
+            script.u32()
+        } else {
+            script.below(14).into()
+        };
+        let sector = if script.rarely() {
+            script.u64()
+        } else {
+            script.byte().into()
+        };
+        let header = [&kind.to_le_bytes()[..], &[0; 4], &sector.to_le_bytes()].concat();
+        let mut buffers = vec![Buffer::Readable(header)];
+        match kind {
+            0 => buffers.push(Buffer::Writable(512 * u32::from(script.below(32)))),
+            1 => buffers.push(Buffer::Readable(vec![
+                0x77;
+                512 * usize::from(script.below(32))
+            ])),
+            11 | 13 => {
+                let flags = u32::from(script.rarely());
+                let range = [
+                    &u64::from(script.byte()).to_le_bytes()[..],
+                    &[script.byte(), 0, 0, 0],
+                ];
+                buffers.push(Buffer::Readable(
+                    [&range.concat()[..], &flags.to_le_bytes()].concat(),
+                ));
+            }
+            _ => buffers.push(Self::buffer(script)),
+        }
+        if !script.rarely() {
+            buffers.push(Buffer::Writable(1));
+        }
+        self.driver.request(0, &buffers);
+        self.driver.notify(0);
+    }
+
+    /// Faults come and go, and time passes.
+    fn disk_action(&mut self, script: &mut Script<'_>) {
+        let effect = match script.below(6) {
+            0 => Effect::FailReads,
+            1 => Effect::FailWrites,
+            2 => Effect::Delay {
+                ns: script.u16().into(),
+            },
+            3 => return self.faults.clear(),
+            _ => {
+                let now = self.clock.now_ns();
+                self.clock.advance_to(now + u64::from(script.u16()));
+                return self.poll();
+            }
+        };
+        let hits = (script.below(2) == 0).then(|| script.below(4).into());
+        self.faults.add(Rule {
+            hits,
+            ..Rule::new(effect)
+        });
     }
 
     fn raw_descriptor(&mut self, queue: usize, script: &mut Script<'_>) {
@@ -370,6 +460,20 @@ impl Guest {
                 self.driver.notify(0);
                 assert_eq!(self.driver.take_used(0), [(0, 64)]);
             }
+            Target::Block => {
+                self.faults.clear();
+                self.driver.notify(0);
+                assert_eq!(
+                    self.driver.take_used(0),
+                    [(0, 0)],
+                    "a request without header"
+                );
+                let header = Buffer::Readable(vec![0; 16]);
+                let (_, addresses) = self.driver.request(0, &[header, Buffer::Writable(513)]);
+                self.driver.notify(0);
+                assert_eq!(self.driver.take_used(0), [(1, 513)]);
+                assert_eq!(self.driver.bytes(addresses[1] + 512, 1), [0]);
+            }
             Target::Vsock => {
                 let host = self
                     .host
@@ -398,6 +502,11 @@ mod tests {
         #[test]
         fn rng_survives(script in prop::collection::vec(any::<u8>(), 0..2000)) {
             run(Target::Rng, &script);
+        }
+
+        #[test]
+        fn blk_survives(script in prop::collection::vec(any::<u8>(), 0..2000)) {
+            run(Target::Block, &script);
         }
 
         #[test]

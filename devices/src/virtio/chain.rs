@@ -6,6 +6,7 @@
 //! part before its writable part, and stays valid however the guest rewrites its descriptors
 //! afterwards.
 
+use serde::{Deserialize, Serialize};
 use virtio_queue::DescriptorChain;
 use virtio_queue::desc::split::Descriptor;
 use vm_memory::{Bytes, GuestAddress, GuestMemory as _, GuestMemoryError, Permissions};
@@ -33,14 +34,22 @@ pub enum ChainError {
     WrongOrder,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Segment {
-    address: GuestAddress,
+    address: u64,
     len: u32,
 }
 
-/// The buffers of one request.
-#[derive(Debug)]
+impl Segment {
+    fn is_accessible(&self, memory: &GuestMemory, permission: Permissions) -> bool {
+        let address = GuestAddress(self.address);
+        usize::try_from(self.len).is_ok_and(|len| memory.check_range(address, len, permission))
+    }
+}
+
+/// The buffers of one request. Its form in a snapshot is the same, but unchecked; see
+/// [`SavedChain`].
+#[derive(Debug, PartialEq, Eq)]
 #[must_use = "a chain that is not given back is lost to the driver"]
 pub struct Chain {
     head: u16,
@@ -77,7 +86,7 @@ impl Chain {
 
     fn push(&mut self, memory: &GuestMemory, descriptor: Descriptor) -> Result<(), ChainError> {
         let segment = Segment {
-            address: descriptor.addr(),
+            address: descriptor.addr().0,
             len: descriptor.len(),
         };
         let (list, permission) = if descriptor.is_write_only() {
@@ -87,8 +96,7 @@ impl Chain {
         } else {
             return Err(ChainError::WrongOrder);
         };
-        let len = usize::try_from(segment.len).map_err(|_| ChainError::OutsideMemory)?;
-        if !memory.check_range(segment.address, len, permission) {
+        if !segment.is_accessible(memory, permission) {
             return Err(ChainError::OutsideMemory);
         }
         list.push(segment);
@@ -143,6 +151,47 @@ impl Chain {
     }
 }
 
+/// A request that a device holds while a snapshot is taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedChain {
+    head: u16,
+    readable: Vec<Segment>,
+    writable: Vec<Segment>,
+}
+
+impl Chain {
+    /// The request for a snapshot.
+    pub(crate) fn save(&self) -> SavedChain {
+        SavedChain {
+            head: self.head,
+            readable: self.readable.clone(),
+            writable: self.writable.clone(),
+        }
+    }
+
+    /// Checks a saved request anew; None if it cannot have been one in this memory.
+    pub(crate) fn restore(memory: &GuestMemory, saved: &SavedChain) -> Option<Self> {
+        let SavedChain {
+            head,
+            readable,
+            writable,
+        } = saved.clone();
+        let accessible = |segments: &[Segment], permission| {
+            segments
+                .iter()
+                .all(|segment| segment.is_accessible(memory, permission))
+        };
+        let valid = readable.len() + writable.len() <= MAX_DESCRIPTORS
+            && accessible(&readable, Permissions::Read)
+            && accessible(&writable, Permissions::Write);
+        valid.then_some(Self {
+            head,
+            readable,
+            writable,
+        })
+    }
+}
+
 fn total(segments: &[Segment]) -> u64 {
     segments.iter().map(|segment| u64::from(segment.len)).sum()
 }
@@ -164,6 +213,6 @@ fn pieces(
             .min(left);
         left -= take;
         // The range was checked, so its addresses do not wrap.
-        (take > 0).then(|| (GuestAddress(segment.address.0.wrapping_add(start)), take))
+        (take > 0).then(|| (GuestAddress(segment.address.wrapping_add(start)), take))
     })
 }

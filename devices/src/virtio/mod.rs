@@ -11,6 +11,7 @@
 //! buffers and sends at most one pulse. A device that returns a [`DeviceError`] is put into
 //! DEVICE_NEEDS_RESET (virtio 1.2, 2.1.2): the guest broke something the device cannot work with.
 
+pub mod blk;
 pub mod chain;
 pub mod mmio;
 pub mod queue;
@@ -109,6 +110,12 @@ impl<'a> DeviceIo<'a> {
         queue
             .pop(memory)
             .map_err(|source| DeviceError::Queue { index, source })
+    }
+
+    /// Counts work beyond the taking of a request, in units of about 64 KiB of data, against what
+    /// this call may cost.
+    pub fn spend(&mut self, units: u32) {
+        self.budget = self.budget.saturating_sub(units);
     }
 
     /// Gives a request back, `written` bytes of its writable part being filled.

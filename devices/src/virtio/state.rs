@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::blk::BlkState;
 use super::rng::RngState;
 use super::vsock::VsockState;
 
@@ -12,6 +13,8 @@ pub enum DeviceState {
     Rng(RngState),
     /// Socket device.
     Vsock(VsockState),
+    /// Block device.
+    Block(BlkState),
 }
 
 /// Why a saved state was refused.
