@@ -1,0 +1,291 @@
+//! What has to agree between the host and the interpreter, and what architecture leaves open.
+
+use std::fmt::Write;
+
+use iced_x86::{Instruction, Mnemonic, OpKind, RflagsBits};
+
+use crate::case::{Case, Outcome};
+use crate::sandbox;
+
+const CF: u64 = 1;
+const PF: u64 = 1 << 2;
+const AF: u64 = 1 << 4;
+const ZF: u64 = 1 << 6;
+const SF: u64 = 1 << 7;
+const OF: u64 = 1 << 11;
+/// Arithmetic flags, TF, DF, IOPL, NT, RF, AC and ID.
+const FLAGS: u64 = CF
+    | PF
+    | AF
+    | ZF
+    | SF
+    | OF
+    | 1 << 8
+    | 1 << 10
+    | 3 << 12
+    | 1 << 14
+    | 1 << 16
+    | 1 << 18
+    | 1 << 21;
+
+const PAGE_FAULT: u64 = 14;
+/// Addresses of the kernel's half, about which Linux does not tell the truth.
+const KERNEL_HALF: u64 = 1 << 47;
+
+/// Whether architecture leaves the result itself open, so that nothing can be compared.
+pub(crate) fn undefined_result(case: &Case, insn: &Instruction) -> bool {
+    match insn.mnemonic() {
+        Mnemonic::Shld | Mnemonic::Shrd => shift_count(case, insn) > operand_bits(insn),
+        Mnemonic::Bswap => insn.op0_register().size() == 2,
+        _ => false,
+    }
+}
+
+/// Describes every difference, one a line; empty if there is none.
+pub(crate) fn differences(
+    case: &Case,
+    insn: &Instruction,
+    native: &Outcome,
+    ours: &Outcome,
+) -> String {
+    let mut d = String::new();
+    exception(native, ours, &mut d);
+    registers(case, insn, native, ours, &mut d);
+    let mask = FLAGS & !undefined_flags(case, insn, native);
+    if (native.rflags ^ ours.rflags) & mask != 0 {
+        let (n, o) = (flags(native.rflags & mask), flags(ours.rflags & mask));
+        let _ = writeln!(d, "  flags: host {n}, ours {o}");
+    }
+    floating_point(insn, native, ours, &mut d);
+    memory(insn, native, ours, &mut d);
+    d
+}
+
+fn exception(native: &Outcome, ours: &Outcome, d: &mut String) {
+    let name = |o: &Outcome| format!("vector {} error {:#x} cr2 {:#x}", o.vector, o.error, o.cr2);
+    let mut same = native.vector == ours.vector;
+    if same && native.vector == PAGE_FAULT {
+        same = native.cr2 == ours.cr2
+            && (native.error | hidden(native)) == (ours.error | hidden(native));
+    } else if same {
+        same = native.error == ours.error;
+    }
+    if !same {
+        let _ = writeln!(d, "  exception: host {}, ours {}", name(native), name(ours));
+    }
+}
+
+/// Linux claims that pages of its own are present.
+fn hidden(native: &Outcome) -> u64 {
+    u64::from(native.cr2 >= KERNEL_HALF - 0x1000)
+}
+
+const NAMES: [&str; 16] = [
+    "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13",
+    "r14", "r15",
+];
+
+fn registers(case: &Case, insn: &Instruction, native: &Outcome, ours: &Outcome, d: &mut String) {
+    let (count, mask) = if case.bits == 64 {
+        (16, u64::MAX)
+    } else {
+        (8, 0xffff_ffff)
+    };
+    for n in 0..count {
+        if (native.gpr[n] ^ ours.gpr[n]) & mask != 0 && !undefined_register(insn, n, native) {
+            let _ = writeln!(
+                d,
+                "  {}: host {:#x}, ours {:#x}",
+                NAMES[n], native.gpr[n], ours.gpr[n]
+            );
+        }
+    }
+    let mut other = |name: &str, n: u64, o: u64| {
+        if n != o {
+            let _ = writeln!(d, "  {name}: host {n:#x}, ours {o:#x}");
+        }
+    };
+    other("rip", native.rip, ours.rip);
+    for (n, name) in ["es", "cs", "ss", "ds", "fs", "gs"].into_iter().enumerate() {
+        // The way through the host's kernel makes all null selectors zero.
+        let plain = |s: u16| if s < 4 { 0 } else { u64::from(s) };
+        other(name, plain(native.selectors[n]), plain(ours.selectors[n]));
+    }
+    other("fs base", native.fs_base, ours.fs_base);
+    other("gs base", native.gs_base, ours.gs_base);
+}
+
+/// BSF and BSR of zero leave the destination undefined (SDM vol. 2).
+fn undefined_register(insn: &Instruction, n: usize, native: &Outcome) -> bool {
+    matches!(insn.mnemonic(), Mnemonic::Bsf | Mnemonic::Bsr)
+        && native.rflags & ZF != 0
+        && insn.op0_register().full_register().number() == n
+}
+
+/// Flags that the instruction leaves undefined, if it was executed at all.
+fn undefined_flags(case: &Case, insn: &Instruction, native: &Outcome) -> u64 {
+    if native.vector != 3 && native.rip == case.rip {
+        return 0;
+    }
+    match insn.mnemonic() {
+        Mnemonic::Shl
+        | Mnemonic::Sal
+        | Mnemonic::Shr
+        | Mnemonic::Shld
+        | Mnemonic::Shrd
+        | Mnemonic::Sar => {
+            let count = shift_count(case, insn);
+            let lost = insn.mnemonic() != Mnemonic::Sar && count >= operand_bits(insn);
+            match count {
+                0 => 0,
+                1 => AF,
+                _ => AF | OF | if lost { CF } else { 0 },
+            }
+        }
+        Mnemonic::Rol | Mnemonic::Ror | Mnemonic::Rcl | Mnemonic::Rcr => {
+            if shift_count(case, insn) > 1 { OF } else { 0 }
+        }
+        _ => from_iced(insn.rflags_undefined()),
+    }
+}
+
+fn from_iced(bits: u32) -> u64 {
+    const MAP: [(u32, u64); 6] = [
+        (RflagsBits::CF, CF),
+        (RflagsBits::PF, PF),
+        (RflagsBits::AF, AF),
+        (RflagsBits::ZF, ZF),
+        (RflagsBits::SF, SF),
+        (RflagsBits::OF, OF),
+    ];
+    MAP.iter()
+        .filter(|(i, _)| bits & i != 0)
+        .map(|(_, f)| f)
+        .sum()
+}
+
+fn shift_count(case: &Case, insn: &Instruction) -> u64 {
+    let last = insn.op_count() - 1;
+    let count = match insn.op_kind(last) {
+        OpKind::Immediate8 => insn.immediate(last),
+        _ => case.gpr[1],
+    };
+    count & if operand_bits(insn) == 64 { 63 } else { 31 }
+}
+
+fn operand_bits(insn: &Instruction) -> u64 {
+    let bytes = if insn.op0_kind() == OpKind::Register {
+        insn.op0_register().size()
+    } else {
+        insn.memory_size().size()
+    };
+    bytes as u64 * 8
+}
+
+fn flags(value: u64) -> String {
+    const ALL: [(u64, &str); 13] = [
+        (CF, "CF"),
+        (PF, "PF"),
+        (AF, "AF"),
+        (ZF, "ZF"),
+        (SF, "SF"),
+        (1 << 8, "TF"),
+        (1 << 10, "DF"),
+        (OF, "OF"),
+        (3 << 12, "IOPL"),
+        (1 << 14, "NT"),
+        (1 << 16, "RF"),
+        (1 << 18, "AC"),
+        (1 << 21, "ID"),
+    ];
+    let names: Vec<&str> = ALL
+        .iter()
+        .filter(|(bit, _)| value & bit != 0)
+        .map(|(_, name)| *name)
+        .collect();
+    format!("[{}]", names.join(" "))
+}
+
+fn floating_point(insn: &Instruction, native: &Outcome, ours: &Outcome, d: &mut String) {
+    let field = |o: &Outcome, at: usize, len: usize| {
+        let mut bytes = [0; 16];
+        bytes[..len].copy_from_slice(&o.fx[at..at + len]);
+        u128::from_le_bytes(bytes)
+    };
+    let mut compare = |name: &str, at: usize, len: usize, mask: u128| {
+        let (n, o) = (field(native, at, len) & mask, field(ours, at, len) & mask);
+        if n != o {
+            let _ = writeln!(d, "  {name}: host {n:#x}, ours {o:#x}");
+        }
+    };
+    compare("fcw", 0, 2, u128::MAX);
+    compare("fsw", 2, 2, !u128::from(undefined_conditions(insn)));
+    compare("ftw", 4, 1, u128::MAX);
+    compare("mxcsr", 24, 4, u128::MAX);
+    for n in 0..8 {
+        compare(
+            ["st0", "st1", "st2", "st3", "st4", "st5", "st6", "st7"][n],
+            32 + 16 * n,
+            10,
+            u128::MAX,
+        );
+    }
+    for n in 0..16 {
+        compare(&format!("xmm{n}"), 160 + 16 * n, 16, u128::MAX);
+    }
+}
+
+/// Condition codes of the x87 status word that the instruction leaves undefined.
+fn undefined_conditions(insn: &Instruction) -> u16 {
+    const MAP: [(u32, u16); 4] = [
+        (RflagsBits::C0, 1 << 8),
+        (RflagsBits::C1, 1 << 9),
+        (RflagsBits::C2, 1 << 10),
+        (RflagsBits::C3, 1 << 14),
+    ];
+    MAP.iter()
+        .filter(|(i, _)| insn.rflags_undefined() & i != 0)
+        .map(|(_, c)| c)
+        .sum()
+}
+
+fn memory(_insn: &Instruction, native: &Outcome, ours: &Outcome, d: &mut String) {
+    if native.changed == ours.changed && native.checksum == ours.checksum {
+        return;
+    }
+    let (n, o) = (native.lines(), ours.lines());
+    let mut indices: Vec<u64> = n.iter().chain(o).map(|l| l.index).collect();
+    indices.sort_unstable();
+    indices.dedup();
+    for index in indices.into_iter().take(12) {
+        let find =
+            |lines: &[crate::case::Line]| lines.iter().find(|l| l.index == index).map(|l| l.bytes);
+        let (a, b) = (find(n), find(o));
+        if a != b {
+            let at = sandbox::image_address(index as usize * sandbox::LINE);
+            let _ = writeln!(
+                d,
+                "  memory {at:#x}:\n    host {}\n    ours {}",
+                hex(a),
+                hex(b)
+            );
+        }
+    }
+    if d.is_empty() {
+        let _ = writeln!(
+            d,
+            "  memory: host changed {} lines, ours {}",
+            native.changed, ours.changed
+        );
+    }
+}
+
+fn hex(line: Option<[u8; sandbox::LINE]>) -> String {
+    match line {
+        None => "unchanged".into(),
+        Some(bytes) => bytes
+            .chunks(8)
+            .map(|c| c.iter().map(|b| format!("{b:02x}")).collect::<String>() + " ")
+            .collect(),
+    }
+}

@@ -1,0 +1,136 @@
+//! Proof that the software processor computes what a real one does: random instructions with
+//! random registers, flags and memory run on the host, in a forked child, and in the interpreter,
+//! and everything that architecture defines must agree, faults included.
+//!
+//! | variable | meaning |
+//! |---|---|
+//! | `PROVIUM_CPU_CASES` | number of cases; default [`DEFAULT_CASES`] |
+//! | `PROVIUM_CPU_SEED` | seed of the first case (the next one's is one higher), or `random` |
+//!
+//! A failure prints the two variables that run exactly its case again.
+
+mod case;
+mod child;
+mod compare;
+mod emulated;
+mod encode;
+mod generate;
+#[path = "../machine/mod.rs"]
+mod machine;
+mod native;
+mod report;
+mod rng;
+mod sandbox;
+mod scope;
+mod seccomp;
+mod values;
+
+use std::collections::BTreeMap;
+
+use iced_x86::{Instruction, Mnemonic};
+
+use case::{Case, HUNG, NOT_RUN, Outcome};
+use emulated::Emulated;
+use generate::Generator;
+use native::{BATCH, Native};
+use report::Failures;
+
+const DEFAULT_CASES: u64 = 400_000;
+const DEFAULT_SEED: u64 = 0x5eed_0000_0000;
+
+fn number(name: &str, default: u64) -> u64 {
+    let Ok(text) = std::env::var(name) else {
+        return default;
+    };
+    let parsed = match text.strip_prefix("0x") {
+        Some(hex) => u64::from_str_radix(hex, 16),
+        None if text == "random" => Ok(std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(default, |d| d.as_nanos() as u64)),
+        None => text.parse(),
+    };
+    parsed.unwrap_or_else(|_| panic!("{name}={text} is not a number"))
+}
+
+#[derive(Default)]
+struct Tally {
+    by_mnemonic: BTreeMap<Mnemonic, u64>,
+    faults: u64,
+    skipped: BTreeMap<&'static str, u64>,
+    failures: Failures,
+}
+
+impl Tally {
+    fn skip(&mut self, why: &'static str) {
+        *self.skipped.entry(why).or_default() += 1;
+    }
+
+    fn judge(&mut self, case: &Case, insn: &Instruction, native: &Outcome, ours: &Outcome) {
+        match (native.vector, ours.vector) {
+            (NOT_RUN, _) => return self.skip("took the child down"),
+            (HUNG, HUNG) => return self.skip("loops for ever on both sides"),
+            _ if compare::undefined_result(case, insn) => return self.skip("undefined result"),
+            _ => {}
+        }
+        *self.by_mnemonic.entry(insn.mnemonic()).or_default() += 1;
+        self.faults += u64::from(native.vector != 3);
+        let differences = compare::differences(case, insn, native, ours);
+        if !differences.is_empty() {
+            self.failures.add(case, insn, &differences);
+        }
+    }
+}
+
+#[test]
+fn random_instructions_agree_with_the_host() {
+    let (cases, first) = (
+        number("PROVIUM_CPU_CASES", DEFAULT_CASES),
+        number("PROVIUM_CPU_SEED", DEFAULT_SEED),
+    );
+    println!("{cases} cases from seed {first:#x}");
+    let mut generator = Generator::new();
+    let mut native = Native::new().expect("shared memory for the child");
+    let mut emulated = Emulated::new();
+    let mut tally = Tally::default();
+    let mut next = 0;
+    while next < cases {
+        let count = (cases - next).min(BATCH as u64);
+        let batch: Vec<(Case, Instruction)> = (next..next + count)
+            .map(|n| generator.case(first.wrapping_add(n)))
+            .collect();
+        next += count;
+        let plain: Vec<Case> = batch.iter().map(|(c, _)| *c).collect();
+        let outcomes = native.run(&plain).expect("a child to run cases in");
+        for ((case, insn), theirs) in batch.iter().zip(outcomes) {
+            let mut ours = Outcome::blank();
+            let before = emulated.unknown();
+            emulated.run(case, case.seed & 1 != 0, &mut ours);
+            if emulated.unknown() != before {
+                tally.skip("unknown to the interpreter");
+                *tally.by_mnemonic.entry(insn.mnemonic()).or_default() += 0;
+                continue;
+            }
+            tally.judge(case, insn, theirs, &ours);
+        }
+    }
+    let ran: u64 = tally.by_mnemonic.values().sum();
+    println!(
+        "{ran} cases compared, {} of them faulted; {} mnemonics",
+        tally.faults,
+        tally.by_mnemonic.len()
+    );
+    println!("skipped: {:?}", tally.skipped);
+    let uncovered: Vec<_> = tally
+        .by_mnemonic
+        .iter()
+        .filter(|(_, n)| **n == 0)
+        .map(|(m, _)| m)
+        .collect();
+    println!("unknown to the interpreter: {uncovered:?}");
+    assert!(
+        tally.failures.count == 0,
+        "{} of {ran} cases differ\n{}",
+        tally.failures.count,
+        tally.failures.summary()
+    );
+}
