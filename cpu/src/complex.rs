@@ -121,7 +121,9 @@ impl Complex {
     fn with_shared(&mut self, index: usize, f: impl FnOnce(&mut Cpu) -> Exit) -> Exit {
         let cpu = &mut self.cpus[index];
         std::mem::swap(&mut cpu.shared, &mut self.shared);
+        crate::exec::sse::mxcsr::enter();
         let exit = f(cpu);
+        cpu.collect_mxcsr();
         std::mem::swap(&mut cpu.shared, &mut self.shared);
         for message in std::mem::take(&mut self.shared.messages) {
             self.deliver(message);

@@ -49,7 +49,11 @@ impl<'a> Emit<'a> {
             base: reg::ZERO as u8,
             index: reg::ZERO as u8,
             scale: 0,
-            seg: reg::ZERO as u8,
+            seg: if self.insn.is_stack_instruction() && self.bits == 64 {
+                reg::STACK as u8
+            } else {
+                reg::ZERO as u8
+            },
             at: self.insn.ip() as u16 & 0xfff,
             next: self.insn.next_ip() as u16 & 0x1fff,
             nth: self.nth,
@@ -59,6 +63,14 @@ impl<'a> Emit<'a> {
 
     pub(crate) fn push(&mut self, op: Op) {
         self.ops.push(op);
+    }
+
+    /// Appends a check of whether a unit is available, unless the block has it already: what it
+    /// looks at changes only between blocks.
+    pub(crate) fn require(&mut self, check: Handler) {
+        if !self.ops.iter().any(|op| op.run as usize == check as usize) {
+            self.plain(check);
+        }
     }
 
     /// Appends an operation without operands.
@@ -106,7 +118,9 @@ impl<'a> Emit<'a> {
     fn segment_index(&self, segment: Register) -> u8 {
         let number = segment.number() as u8;
         // Bases of ES, CS, SS and DS are zero in 64-bit mode.
-        if self.bits == 64 && number < 4 {
+        if self.bits == 64 && segment == Register::SS {
+            reg::STACK as u8
+        } else if self.bits == 64 && number < 4 {
             reg::ZERO as u8
         } else {
             reg::ES_BASE as u8 + number

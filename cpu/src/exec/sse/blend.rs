@@ -4,17 +4,27 @@ use super::{Done, Source, V};
 use crate::cpu::Cpu;
 use crate::op::Op;
 
-/// Blend by immediate: `WORDS` words to a lane.
-pub(crate) fn by_immediate<const WORDS: usize, S: Source>(cpu: &mut Cpu, op: &Op) -> Done {
-    let s = S::fetch(cpu, op)?.u16s();
-    let mut d = cpu.xmm(op.dst).u16s();
-    for (i, word) in d.iter_mut().enumerate() {
-        if op.imm >> (i / WORDS) & 1 != 0 {
-            *word = s[i];
+/// Blends by immediate, a bit for each lane.
+macro_rules! by_immediate {
+    ($($name:ident = $lanes:ident $from:ident;)*) => {$(
+        pub(crate) fn $name<S: Source>(cpu: &mut Cpu, op: &Op) -> Done {
+            let s = S::fetch(cpu, op)?.$lanes();
+            let mut d = cpu.xmm(op.dst).$lanes();
+            for (i, lane) in d.iter_mut().enumerate() {
+                if op.imm >> i & 1 != 0 {
+                    *lane = s[i];
+                }
+            }
+            cpu.set_xmm(op.dst, V::$from(d));
+            Ok(())
         }
-    }
-    cpu.set_xmm(op.dst, V::from_u16s(d));
-    Ok(())
+    )*};
+}
+
+by_immediate! {
+    pblendw = u16s from_u16s;
+    blendps = u32s from_u32s;
+    blendpd = u64s from_u64s;
 }
 
 /// PBLENDVB, BLENDVPS and BLENDVPD: the sign bit of each lane of XMM0 decides.

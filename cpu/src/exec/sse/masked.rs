@@ -8,7 +8,9 @@ use crate::op::Op;
 /// needs is not made, so it can't fault.
 pub(super) fn store_selected(cpu: &mut Cpu, at: u64, data: &[u8], mask: &[u8]) -> Done {
     let selected = |i: &usize| mask[*i] & 0x80 != 0;
-    let Some(first) = (0..data.len()).find(selected) else { return Ok(()) };
+    let Some(first) = (0..data.len()).find(selected) else {
+        return Ok(());
+    };
     let last = (0..data.len()).rfind(selected).unwrap_or(first);
     cpu.probe_write(at.wrapping_add(first as u64), (last - first + 1) as u64)?;
     for i in (first..=last).filter(selected) {

@@ -3,7 +3,10 @@
 //! Every MMX instruction sets the top of the x87 stack to 0 and marks all its registers as in use;
 //! a write to an MMX register also sets the exponent field above it to ones (9.5).
 
+use core::arch::x86_64::_mm_movemask_epi8;
+
 use super::packed::Packed;
+use super::vector::sse2;
 use super::{Done, V};
 use crate::cpu::{Cpu, cr};
 use crate::mem::Plain;
@@ -164,7 +167,7 @@ pub(crate) fn pextrw(cpu: &mut Cpu, op: &Op) -> Done {
 /// PMOVMSKB.
 pub(crate) fn pmovmskb(cpu: &mut Cpu, op: &Op) -> Done {
     cpu.x87_pending()?;
-    let v = core::arch::x86_64::_mm_movemask_epi8(V::from_low(cpu.mm(op.src)).0) as u32;
+    let v = sse2!(_mm_movemask_epi8(V::from_low(cpu.mm(op.src)).0)) as u32;
     cpu.set(op.dst, v);
     cpu.enter_mmx();
     Ok(())

@@ -2,6 +2,7 @@
 
 use core::arch::x86_64::*;
 
+use super::vector::sse2;
 use super::{Done, Source, V};
 use crate::cpu::Cpu;
 use crate::mem::Plain;
@@ -48,7 +49,7 @@ pub(crate) fn store_low32(cpu: &mut Cpu, op: &Op) -> Done {
 
 /// MOVQ between registers: zeros above.
 pub(crate) fn movq_rr(cpu: &mut Cpu, op: &Op) -> Done {
-    let v = V(_mm_move_epi64(cpu.xmm(op.src).0));
+    let v = V(sse2!(_mm_move_epi64(cpu.xmm(op.src).0)));
     cpu.set_xmm(op.dst, v);
     Ok(())
 }
@@ -99,21 +100,21 @@ pub(crate) fn to_general<W: Width>(cpu: &mut Cpu, op: &Op) -> Done {
 
 /// PMOVMSKB.
 pub(crate) fn pmovmskb(cpu: &mut Cpu, op: &Op) -> Done {
-    let v = _mm_movemask_epi8(cpu.xmm(op.src).0) as u32;
+    let v = sse2!(_mm_movemask_epi8(cpu.xmm(op.src).0)) as u32;
     cpu.set(op.dst, v);
     Ok(())
 }
 
 /// MOVMSKPS.
 pub(crate) fn movmskps(cpu: &mut Cpu, op: &Op) -> Done {
-    let v = _mm_movemask_ps(_mm_castsi128_ps(cpu.xmm(op.src).0)) as u32;
+    let v = sse2!(_mm_movemask_ps(cpu.xmm(op.src).singles())) as u32;
     cpu.set(op.dst, v);
     Ok(())
 }
 
 /// MOVMSKPD.
 pub(crate) fn movmskpd(cpu: &mut Cpu, op: &Op) -> Done {
-    let v = _mm_movemask_pd(_mm_castsi128_pd(cpu.xmm(op.src).0)) as u32;
+    let v = sse2!(_mm_movemask_pd(cpu.xmm(op.src).doubles())) as u32;
     cpu.set(op.dst, v);
     Ok(())
 }
@@ -128,14 +129,14 @@ pub(crate) fn movddup<S: Source>(cpu: &mut Cpu, op: &Op) -> Done {
 /// MOVSHDUP: the odd singles, twice each.
 pub(crate) fn movshdup<S: Source>(cpu: &mut Cpu, op: &Op) -> Done {
     let s = S::fetch(cpu, op)?;
-    cpu.set_xmm(op.dst, V(_mm_shuffle_epi32::<0b11_11_01_01>(s.0)));
+    cpu.set_xmm(op.dst, V(sse2!(_mm_shuffle_epi32::<0b11_11_01_01>(s.0))));
     Ok(())
 }
 
 /// MOVSLDUP: the even singles, twice each.
 pub(crate) fn movsldup<S: Source>(cpu: &mut Cpu, op: &Op) -> Done {
     let s = S::fetch(cpu, op)?;
-    cpu.set_xmm(op.dst, V(_mm_shuffle_epi32::<0b10_10_00_00>(s.0)));
+    cpu.set_xmm(op.dst, V(sse2!(_mm_shuffle_epi32::<0b10_10_00_00>(s.0))));
     Ok(())
 }
 

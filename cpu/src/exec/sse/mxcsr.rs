@@ -22,6 +22,7 @@ pub(crate) mod bit {
     pub(crate) const DE: u32 = 1 << 1;
     pub(crate) const ZE: u32 = 1 << 2;
     pub(crate) const UE: u32 = 1 << 4;
+    pub(crate) const PE: u32 = 1 << 5;
     /// All six exception flags.
     pub(crate) const FLAGS: u32 = 0x3f;
     pub(crate) const DAZ: u32 = 1 << 6;
@@ -107,6 +108,13 @@ impl Cpu {
         if enabled & bit::UE != 0 && tiny(&result) {
             raised |= bit::UE;
         }
+        self.settle(raised)?;
+        Ok(result)
+    }
+
+    /// Sets the flags that an operation has raised, and faults if one is not masked.
+    pub(super) fn settle(&mut self, mut raised: u32) -> Result<(), Stop> {
+        let enabled = !(self.fpu.mxcsr >> bit::MASK_SHIFT) & bit::FLAGS;
         // Faults found before the computation keep it from raising others (SDM vol. 1, 11.5.3.2).
         const BEFORE: u32 = bit::IE | bit::DE | bit::ZE;
         if raised & enabled & BEFORE != 0 {
@@ -114,9 +122,13 @@ impl Cpu {
         }
         self.fpu.mxcsr |= raised;
         if raised & enabled == 0 {
-            return Ok(result);
+            return Ok(());
         }
-        Err(if self.cr4 & cr::CR4_OSXMMEXCPT != 0 { self.xm() } else { self.ud() })
+        Err(if self.cr4 & cr::CR4_OSXMMEXCPT != 0 {
+            self.xm()
+        } else {
+            self.ud()
+        })
     }
 }
 

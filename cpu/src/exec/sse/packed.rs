@@ -2,6 +2,7 @@
 
 use core::arch::x86_64::*;
 
+use super::vector::sse2;
 use super::{Done, Source, V};
 use crate::cpu::Cpu;
 use crate::op::Op;
@@ -33,7 +34,7 @@ macro_rules! lanewise {
         impl Packed for $name {
             #[inline(always)]
             fn xmm(d: V, s: V) -> V {
-                V($f(d.0, s.0))
+                V(sse2!($f(d.0, s.0)))
             }
         }
     )*};
@@ -103,18 +104,19 @@ macro_rules! interleaving {
         impl Packed for $low {
             #[inline(always)]
             fn xmm(d: V, s: V) -> V {
-                V($fl(d.0, s.0))
+                V(sse2!($fl(d.0, s.0)))
             }
         }
         pub(crate) struct $high;
         impl Packed for $high {
             #[inline(always)]
             fn xmm(d: V, s: V) -> V {
-                V($fh(d.0, s.0))
+                V(sse2!($fh(d.0, s.0)))
             }
             #[inline(always)]
             fn mm(d: u64, s: u64) -> u64 {
-                V($fl(V::from_low(d).0, V::from_low(s).0)).u64s()[1]
+                let (d, s) = (V::from_low(d), V::from_low(s));
+                V(sse2!($fl(d.0, s.0))).high().low()
             }
         }
     )*};
@@ -129,12 +131,12 @@ interleaving! {
 /// Operations whose result's lower half comes from the destination and the upper half from the
 /// source: the MMX form is the XMM form of both operands side by side.
 macro_rules! halving {
-    ($($name:ident = $f:path;)*) => {$(
+    ($($name:ident = |$d:ident, $s:ident| $r:expr;)*) => {$(
         pub(crate) struct $name;
         impl $crate::exec::sse::packed::Packed for $name {
             #[inline(always)]
-            fn xmm(d: V, s: V) -> V {
-                V($f(d.0, s.0))
+            fn xmm($d: V, $s: V) -> V {
+                $r
             }
             #[inline(always)]
             fn mm(d: u64, s: u64) -> u64 {
@@ -147,7 +149,7 @@ macro_rules! halving {
 pub(super) use halving;
 
 halving! {
-    Packsswb = _mm_packs_epi16;
-    Packssdw = _mm_packs_epi32;
-    Packuswb = _mm_packus_epi16;
+    Packsswb = |d, s| V(sse2!(_mm_packs_epi16(d.0, s.0)));
+    Packssdw = |d, s| V(sse2!(_mm_packs_epi32(d.0, s.0)));
+    Packuswb = |d, s| V(sse2!(_mm_packus_epi16(d.0, s.0)));
 }

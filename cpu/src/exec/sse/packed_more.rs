@@ -4,7 +4,6 @@
 //! which cryptography leans on and SSE2 can't help with.
 
 use core::arch::asm;
-use core::arch::x86_64::__m128i;
 
 use super::packed::{Packed, halving};
 use super::{Done, Source, V};
@@ -59,32 +58,30 @@ fn byte_products(d: u16, s: u16) -> u16 {
     product(d0, s0).saturating_add(product(d1, s1)) as u16
 }
 
-/// Applies `f` to neighbouring lanes of the destination, then of the source.
+/// Combines neighbouring lanes, first those of the destination, then those of the source.
 macro_rules! horizontal {
-    ($($name:ident $inner:ident = $lanes:ident $from:ident $n:literal |$a:ident, $b:ident| $r:expr;)*) => {
-        $(
-            #[inline(always)]
-            fn $inner(d: __m128i, s: __m128i) -> __m128i {
-                let (d, s) = (V(d).$lanes(), V(s).$lanes());
+    ($($name:ident = $lanes:ident $from:ident $n:literal |$a:ident, $b:ident| $r:expr;)*) => {
+        halving! {$(
+            $name = |d, s| {
+                let (d, s) = (d.$lanes(), s.$lanes());
                 V::$from(core::array::from_fn(|i| {
                     let side = if i < $n / 2 { &d } else { &s };
                     let at = i % ($n / 2) * 2;
                     let ($a, $b) = (side[at], side[at + 1]);
                     $r
-                })).0
-            }
-        )*
-        halving! { $($name = $inner;)* }
+                }))
+            };
+        )*}
     };
 }
 
 horizontal! {
-    Phaddw phaddw = i16s from_i16s 8 |a, b| a.wrapping_add(b);
-    Phaddd phaddd = i32s from_i32s 4 |a, b| a.wrapping_add(b);
-    Phaddsw phaddsw = i16s from_i16s 8 |a, b| a.saturating_add(b);
-    Phsubw phsubw = i16s from_i16s 8 |a, b| a.wrapping_sub(b);
-    Phsubd phsubd = i32s from_i32s 4 |a, b| a.wrapping_sub(b);
-    Phsubsw phsubsw = i16s from_i16s 8 |a, b| a.saturating_sub(b);
+    Phaddw = i16s from_i16s 8 |a, b| a.wrapping_add(b);
+    Phaddd = i32s from_i32s 4 |a, b| a.wrapping_add(b);
+    Phaddsw = i16s from_i16s 8 |a, b| a.saturating_add(b);
+    Phsubw = i16s from_i16s 8 |a, b| a.wrapping_sub(b);
+    Phsubd = i32s from_i32s 4 |a, b| a.wrapping_sub(b);
+    Phsubsw = i16s from_i16s 8 |a, b| a.saturating_sub(b);
 }
 
 /// PACKUSDW.
@@ -106,12 +103,24 @@ impl Packed for Pshufb {
     #[inline(always)]
     fn xmm(d: V, s: V) -> V {
         let (d, s) = (d.u8s(), s.u8s());
-        V::from_u8s(s.map(|i| if i & 0x80 != 0 { 0 } else { d[usize::from(i & 15)] }))
+        V::from_u8s(s.map(|i| {
+            if i & 0x80 != 0 {
+                0
+            } else {
+                d[usize::from(i & 15)]
+            }
+        }))
     }
     #[inline(always)]
     fn mm(d: u64, s: u64) -> u64 {
         let d = d.to_le_bytes();
-        let pick = |i: u8| if i & 0x80 != 0 { 0 } else { d[usize::from(i & 7)] };
+        let pick = |i: u8| {
+            if i & 0x80 != 0 {
+                0
+            } else {
+                d[usize::from(i & 7)]
+            }
+        };
         u64::from_le_bytes(s.to_le_bytes().map(pick))
     }
 }
@@ -187,7 +196,11 @@ pub(crate) fn mpsadbw<S: Source>(cpu: &mut Cpu, op: &Op) -> Done {
     let d = cpu.xmm(op.dst).u8s();
     let from = (op.imm & 3) as usize * 4;
     let to = (op.imm >> 2 & 1) as usize * 4;
-    let sum = |i: usize| (0..4).map(|n| u16::from(d[to + i + n].abs_diff(s[from + n]))).sum();
+    let sum = |i: usize| {
+        (0..4)
+            .map(|n| u16::from(d[to + i + n].abs_diff(s[from + n])))
+            .sum()
+    };
     cpu.set_xmm(op.dst, V::from_u16s(core::array::from_fn(sum)));
     Ok(())
 }
@@ -197,7 +210,11 @@ pub(crate) fn ptest<S: Source>(cpu: &mut Cpu, op: &Op) -> Done {
     let s = S::fetch(cpu, op)?.bits();
     let d = cpu.xmm(op.dst).bits();
     let zf = if s & d == 0 { crate::flags::bit::ZF } else { 0 };
-    let cf = if s & !d == 0 { crate::flags::bit::CF } else { 0 };
+    let cf = if s & !d == 0 {
+        crate::flags::bit::CF
+    } else {
+        0
+    };
     cpu.flags = crate::flags::Flags::from_bits(zf | cf);
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use core::arch::x86_64::*;
 
+use super::vector::sse2;
 use super::{Done, Source, V};
 use crate::cpu::Cpu;
 use crate::op::{Handler, Op};
@@ -22,7 +23,7 @@ pub(crate) struct Pshufd;
 impl Shuffle for Pshufd {
     #[inline(always)]
     fn apply<const IMM: i32>(_: V, s: V) -> V {
-        V(_mm_shuffle_epi32::<IMM>(s.0))
+        V(sse2!(_mm_shuffle_epi32::<IMM>(s.0)))
     }
 }
 
@@ -31,7 +32,7 @@ pub(crate) struct Pshuflw;
 impl Shuffle for Pshuflw {
     #[inline(always)]
     fn apply<const IMM: i32>(_: V, s: V) -> V {
-        V(_mm_shufflelo_epi16::<IMM>(s.0))
+        V(sse2!(_mm_shufflelo_epi16::<IMM>(s.0)))
     }
 }
 
@@ -40,7 +41,7 @@ pub(crate) struct Pshufhw;
 impl Shuffle for Pshufhw {
     #[inline(always)]
     fn apply<const IMM: i32>(_: V, s: V) -> V {
-        V(_mm_shufflehi_epi16::<IMM>(s.0))
+        V(sse2!(_mm_shufflehi_epi16::<IMM>(s.0)))
     }
 }
 
@@ -49,8 +50,7 @@ pub(crate) struct Shufps;
 impl Shuffle for Shufps {
     #[inline(always)]
     fn apply<const IMM: i32>(d: V, s: V) -> V {
-        let (d, s) = (_mm_castsi128_ps(d.0), _mm_castsi128_ps(s.0));
-        V(_mm_castps_si128(_mm_shuffle_ps::<IMM>(d, s)))
+        V::from_singles(sse2!(_mm_shuffle_ps::<IMM>(d.singles(), s.singles())))
     }
 }
 
@@ -104,7 +104,9 @@ pub(crate) fn pshufd<S: Source>(cpu: &mut Cpu, op: &Op) -> Done {
 
 /// PSHUFW's and PSHUFLW's rearrangement of four words.
 fn four_words(v: u64, imm: u64) -> u64 {
-    (0..4).fold(0, |r, i| r | (v >> (16 * pick(imm, i)) & 0xffff) << (16 * i))
+    (0..4).fold(0, |r, i| {
+        r | (v >> (16 * pick(imm, i)) & 0xffff) << (16 * i)
+    })
 }
 
 /// PSHUFLW from memory.
@@ -130,7 +132,13 @@ pub(crate) fn pshufw(_: u64, s: u64, imm: u64) -> u64 {
 pub(crate) fn shufps<S: Source>(cpu: &mut Cpu, op: &Op) -> Done {
     let s = S::fetch(cpu, op)?.u32s();
     let d = cpu.xmm(op.dst).u32s();
-    let lane = |i: usize| if i < 2 { d[pick(op.imm, i)] } else { s[pick(op.imm, i)] };
+    let lane = |i: usize| {
+        if i < 2 {
+            d[pick(op.imm, i)]
+        } else {
+            s[pick(op.imm, i)]
+        }
+    };
     cpu.set_xmm(op.dst, V::from_u32s(core::array::from_fn(lane)));
     Ok(())
 }

@@ -4,6 +4,16 @@ use core::arch::x86_64::*;
 
 use crate::mem::Plain;
 
+/// A call of an intrinsic of SSE or SSE2.
+macro_rules! sse2 {
+    ($f:ident $(::<$imm:tt>)? ($($arg:expr),*)) => {
+        // SAFETY: every x86-64 host has SSE2, and the compiler counts on it; intrinsics that
+        // access memory are not used.
+        unsafe { $f $(::<$imm>)? ($($arg),*) }
+    };
+}
+pub(super) use sse2;
+
 /// 128 bits in a host vector register.
 #[derive(Clone, Copy, Debug)]
 #[repr(transparent)]
@@ -15,7 +25,7 @@ unsafe impl Plain for V {}
 impl Default for V {
     #[inline(always)]
     fn default() -> V {
-        V(_mm_setzero_si128())
+        V(sse2!(_mm_setzero_si128()))
     }
 }
 
@@ -47,6 +57,24 @@ impl V {
         i64s from_i64s [i64; 2];
     }
 
+    /// The same bits, as intrinsics for floating point want them.
+    #[inline(always)]
+    pub(crate) fn singles(self) -> __m128 {
+        sse2!(_mm_castsi128_ps(self.0))
+    }
+    #[inline(always)]
+    pub(crate) fn from_singles(v: __m128) -> V {
+        V(sse2!(_mm_castps_si128(v)))
+    }
+    #[inline(always)]
+    pub(crate) fn doubles(self) -> __m128d {
+        sse2!(_mm_castsi128_pd(self.0))
+    }
+    #[inline(always)]
+    pub(crate) fn from_doubles(v: __m128d) -> V {
+        V(sse2!(_mm_castpd_si128(v)))
+    }
+
     /// The whole as one integer.
     #[inline(always)]
     pub(crate) fn bits(self) -> u128 {
@@ -61,56 +89,54 @@ impl V {
     /// The lower half.
     #[inline(always)]
     pub(crate) fn low(self) -> u64 {
-        _mm_cvtsi128_si64(self.0) as u64
+        sse2!(_mm_cvtsi128_si64(self.0)) as u64
     }
 
     /// The lowest 32 bits.
     #[inline(always)]
     pub(crate) fn low32(self) -> u32 {
-        _mm_cvtsi128_si32(self.0) as u32
+        sse2!(_mm_cvtsi128_si32(self.0)) as u32
     }
 
     /// `v` in the lower half, zeros above.
     #[inline(always)]
     pub(crate) fn from_low(v: u64) -> V {
-        V(_mm_cvtsi64_si128(v as i64))
+        V(sse2!(_mm_cvtsi64_si128(v as i64)))
     }
 
     /// `v` in the lowest 32 bits, zeros above.
     #[inline(always)]
     pub(crate) fn from_low32(v: u32) -> V {
-        V(_mm_cvtsi32_si128(v as i32))
+        V(sse2!(_mm_cvtsi32_si128(v as i32)))
     }
 
     /// Two halves.
     #[inline(always)]
     pub(crate) fn pair(low: u64, high: u64) -> V {
-        V(_mm_set_epi64x(high as i64, low as i64))
+        V(sse2!(_mm_set_epi64x(high as i64, low as i64)))
     }
 
     /// The lower half from `low`, the upper one from `self`.
     #[inline(always)]
     pub(crate) fn with_low(self, low: V) -> V {
-        let merged = _mm_move_sd(_mm_castsi128_pd(self.0), _mm_castsi128_pd(low.0));
-        V(_mm_castpd_si128(merged))
+        V::from_doubles(sse2!(_mm_move_sd(self.doubles(), low.doubles())))
     }
 
     /// The lowest 32 bits from `low`, the rest from `self`.
     #[inline(always)]
     pub(crate) fn with_low32(self, low: V) -> V {
-        let merged = _mm_move_ss(_mm_castsi128_ps(self.0), _mm_castsi128_ps(low.0));
-        V(_mm_castps_si128(merged))
+        V::from_singles(sse2!(_mm_move_ss(self.singles(), low.singles())))
     }
 
     /// The lower half from `self`, the upper one from the lower half of `high`.
     #[inline(always)]
     pub(crate) fn with_high(self, high: V) -> V {
-        V(_mm_unpacklo_epi64(self.0, high.0))
+        V(sse2!(_mm_unpacklo_epi64(self.0, high.0)))
     }
 
     /// The upper half in the lower one's place; what is above is unspecified.
     #[inline(always)]
     pub(crate) fn high(self) -> V {
-        V(_mm_unpackhi_epi64(self.0, self.0))
+        V(sse2!(_mm_unpackhi_epi64(self.0, self.0)))
     }
 }
