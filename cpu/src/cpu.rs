@@ -155,6 +155,8 @@ pub struct Cpu {
     pub(crate) nmi_blocked: bool,
     /// Address of the page fault being raised; CR2 once it is delivered.
     pub(crate) fault_address: u64,
+    /// The #GP being raised is for a non-canonical address.
+    pub(crate) noncanonical: bool,
     /// Accesses outside RAM that the current instruction has already made.
     pub(crate) replay: Replay,
     /// The one instruction being stepped may write over code, its own included.
@@ -211,6 +213,7 @@ impl Cpu {
             nmi_pending: false,
             nmi_blocked: false,
             fault_address: 0,
+            noncanonical: false,
             replay: Replay::default(),
             stepping: false,
             retired: 0,

@@ -298,7 +298,7 @@ impl Cpu {
             return Err(self.gp(0));
         }
         let rip = self.stack_word(0, size)?;
-        let cs = self.stack_word(size, size)? as u16;
+        let cs = self.stack_word(size, 2)? as u16;
         let flags = self.stack_word(2 * size, size)?;
         let rpl = (cs & 3) as u8;
         if rpl < self.cpl || flags & bit::VM != 0 && size == 4 && !self.long_mode() {
@@ -312,7 +312,7 @@ impl Cpu {
         let old_cpl = self.cpl;
         if from64 || rpl != self.cpl {
             let sp = self.stack_word(3 * size, size)?;
-            let ss = self.stack_word(4 * size, size)? as u16;
+            let ss = self.stack_word(4 * size, 2)? as u16;
             self.return_stack(ss, rpl, s.long())?;
             self.set_segment(seg::CS, s);
             self.load_return_flags(flags, size, old_cpl);
@@ -372,7 +372,7 @@ impl Cpu {
 
     fn return_real(&mut self, size: u64) -> Result<(), Stop> {
         let rip = self.stack_word(0, size)?;
-        let cs = self.stack_word(size, size)? as u16;
+        let cs = self.stack_word(size, 2)? as u16;
         let flags = self.stack_word(2 * size, size)?;
         self.set_segment(
             seg::CS,

@@ -80,6 +80,14 @@ impl Cpu {
     pub(crate) fn gp(&mut self, error: u16) -> Stop {
         self.raise(vector::GP, Some(u32::from(error)))
     }
+    /// Turns #GP for a bad address into #SS: the access was to the stack.
+    #[cold]
+    pub(crate) fn stack_fault(&mut self, stop: Stop) -> Stop {
+        if std::mem::take(&mut self.noncanonical) {
+            return self.ss(0);
+        }
+        stop
+    }
     /// #UD.
     #[cold]
     pub(crate) fn ud(&mut self) -> Stop {

@@ -226,12 +226,13 @@ impl Cpu {
         Ok(())
     }
 
-    /// #GP (or #SS, which Linux treats alike) for a non-canonical address.
+    /// #GP for a non-canonical address; [`Cpu::stack_fault`] makes it #SS where it has to be.
     #[inline]
     fn check_canonical(&mut self, address: u64, len: u64) -> Result<(), Stop> {
         if self.long_mode() {
             let last = address.wrapping_add(len - 1);
             if !canonical(address) || !canonical(last) {
+                self.noncanonical = true;
                 return Err(self.gp(0));
             }
         }

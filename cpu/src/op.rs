@@ -65,6 +65,9 @@ pub(crate) mod reg {
     pub(crate) const PAGE: usize = 17;
     /// The effective address that an operation before this one has worked out.
     pub(crate) const TEMP: usize = 18;
+    /// Always zero too: the segment of stack accesses in 64-bit mode, where a bad address raises
+    /// #SS instead of #GP.
+    pub(crate) const STACK: usize = 19;
     /// Base of ES; CS, SS, DS, FS and GS follow in encoding order.
     pub(crate) const ES_BASE: usize = 20;
     /// Marks the high byte of one of the first four registers.

@@ -1,6 +1,6 @@
 //! The loop: find a block, execute it, look up at its end if something is due.
 
-use iced_x86::{Decoder, DecoderOptions};
+use iced_x86::{Decoder, DecoderOptions, FlowControl};
 
 use crate::code::Block;
 use crate::complex::Exit;
@@ -194,6 +194,9 @@ impl Cpu {
             // SAFETY: as above; `op` is below `end`.
             let current = unsafe { &*op };
             if (current.run)(self, current).is_err() {
+                if usize::from(current.seg) == reg::STACK {
+                    self.stack_fault(Stop);
+                }
                 let done = u64::from(current.nth);
                 self.ticks += done;
                 self.retired += done;
@@ -217,6 +220,7 @@ impl Cpu {
         match std::mem::replace(&mut self.stop, StopReason::None) {
             StopReason::Exception(e) => {
                 self.rip = at;
+                self.noncanonical = false;
                 self.replay.clear();
                 self.ticks += 1;
                 self.attention();
@@ -296,7 +300,13 @@ impl Cpu {
         } else {
             self.replay.clear();
         }
-        if trap && exit.is_none() && self.retired > before {
+        // Entering a handler clears TF, and with it this instruction's trap.
+        let entered = self.eflags & bit::TF == 0
+            && matches!(
+                insn.flow_control(),
+                FlowControl::Interrupt | FlowControl::Call
+            );
+        if trap && !entered && exit.is_none() && self.retired > before {
             return self.single_step_trap();
         }
         exit

@@ -309,7 +309,7 @@ impl Cpu {
     pub(crate) fn far_return(&mut self, size: u64, release: u64) -> Result<(), Stop> {
         let sp = self.regs[reg::RSP];
         let rip = self.stack_word(0, size)?;
-        let cs = self.stack_word(size, size)? as u16;
+        let cs = self.stack_word(size, 2)? as u16;
         if !self.protected() {
             self.set_segment(
                 seg::CS,
@@ -337,7 +337,7 @@ impl Cpu {
             self.set_sp(sp.wrapping_add(2 * size + release));
         } else {
             let new_sp = self.stack_word(2 * size + release, size)?;
-            let ss = self.stack_word(3 * size + release, size)? as u16;
+            let ss = self.stack_word(3 * size + release, 2)? as u16;
             self.load_stack_segment(ss, rpl, Blame::Gp)?;
             self.set_segment(seg::CS, s);
             self.mode_changed();
@@ -367,11 +367,12 @@ impl Cpu {
     pub(crate) fn stack_word(&mut self, offset: u64, size: u64) -> Result<u64, Stop> {
         let at = (self.regs[reg::RSP].wrapping_add(offset) & self.stack_mask)
             .wrapping_add(self.stack_base());
-        Ok(match size {
-            8 => self.load::<u64>(at)?,
-            4 => u64::from(self.load::<u32>(at)?),
-            _ => u64::from(self.load::<u16>(at)?),
-        })
+        let word = match size {
+            8 => self.load::<u64>(at),
+            4 => self.load::<u32>(at).map(u64::from),
+            _ => self.load::<u16>(at).map(u64::from),
+        };
+        word.map_err(|stop| self.stack_fault(stop))
     }
 
     /// Base of SS, which 64-bit mode ignores.
@@ -398,11 +399,12 @@ impl Cpu {
     pub(crate) fn push_sized(&mut self, value: u64, size: u64) -> Result<(), Stop> {
         let sp = self.regs[reg::RSP].wrapping_sub(size) & self.stack_mask;
         let at = sp.wrapping_add(self.stack_base());
-        match size {
-            8 => self.store(at, value)?,
-            4 => self.store(at, value as u32)?,
-            _ => self.store(at, value as u16)?,
-        }
+        let pushed = match size {
+            8 => self.store(at, value),
+            4 => self.store(at, value as u32),
+            _ => self.store(at, value as u16),
+        };
+        pushed.map_err(|stop| self.stack_fault(stop))?;
         self.set_sp(sp);
         Ok(())
     }

@@ -16,6 +16,25 @@ fn target(cpu: &Cpu, op: &Op) -> u64 {
     cpu.regs[reg::PAGE].wrapping_add(op.imm) & cpu.rip_mask
 }
 
+/// The same with an operand size of 16 bits, which cuts the target to IP.
+fn word_target(cpu: &Cpu, op: &Op) -> u64 {
+    target(cpu, op) & 0xffff
+}
+
+pub(crate) fn jmp_word(cpu: &mut Cpu, op: &Op) -> Done {
+    cpu.rip = word_target(cpu, op);
+    Ok(())
+}
+
+pub(crate) fn jcc_word<C: Condition>(cpu: &mut Cpu, op: &Op) -> Done {
+    cpu.rip = if C::holds(&cpu.flags) {
+        word_target(cpu, op)
+    } else {
+        cpu.next_rip(op)
+    };
+    Ok(())
+}
+
 pub(crate) fn jmp(cpu: &mut Cpu, op: &Op) -> Done {
     cpu.rip = target(cpu, op);
     Ok(())
@@ -75,7 +94,10 @@ pub(crate) fn call64(cpu: &mut Cpu, op: &Op) -> Done {
 pub(crate) fn call(cpu: &mut Cpu, op: &Op) -> Done {
     let next = cpu.next_rip(op);
     cpu.push_sized(next, u64::from(op.aux))?;
-    cpu.rip = target(cpu, op);
+    cpu.rip = match op.aux {
+        2 => word_target(cpu, op),
+        _ => target(cpu, op),
+    };
     Ok(())
 }
 
@@ -142,7 +164,8 @@ pub(crate) fn far_memory(cpu: &mut Cpu, op: &Op) -> Done {
     cpu.far_transfer(selector, offset, next, push)
 }
 
-/// LOOP, LOOPE (`dst` 1), LOOPNE (`dst` 2) and JCXZ (`dst` 3); the counter's width in `aux`.
+/// LOOP, LOOPE (`dst` 1), LOOPNE (`dst` 2) and JCXZ (`dst` 3); the counter's width in `aux`,
+/// `src` set if the operand size is 16 bits.
 pub(crate) fn loop_or_jcxz(cpu: &mut Cpu, op: &Op) -> Done {
     let mask = match op.aux {
         8 => u64::MAX,
@@ -165,10 +188,10 @@ pub(crate) fn loop_or_jcxz(cpu: &mut Cpu, op: &Op) -> Done {
                 _ => true,
             }
     };
-    cpu.rip = if taken {
-        target(cpu, op)
-    } else {
-        cpu.next_rip(op)
+    cpu.rip = match (taken, op.src) {
+        (true, 1) => word_target(cpu, op),
+        (true, _) => target(cpu, op),
+        _ => cpu.next_rip(op),
     };
     Ok(())
 }

@@ -202,8 +202,7 @@ fn double<W: Width, const LEFT: bool>(cpu: &mut Cpu, a: W, b: W, count: u64) -> 
             wide
         };
         let width = if bits == 16 { 48 } else { 2 * bits };
-        let shifted = wide << n;
-        (shifted >> (width - bits), shifted >> width & 1 != 0)
+        (wide << n >> (width - bits), wide >> (width - n) & 1 != 0)
     } else {
         let wide = if bits == 16 {
             u128::from(lo) << 32 | wide

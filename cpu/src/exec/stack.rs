@@ -1,6 +1,6 @@
 //! Stack instructions.
 
-use crate::cpu::{Cpu, cr};
+use crate::cpu::Cpu;
 use crate::flags::bit;
 use crate::mem::Plain;
 use crate::op::{Op, Stop, reg};
@@ -68,7 +68,8 @@ pub(crate) fn pop_m<W: Width + Plain>(cpu: &mut Cpu, op: &Op) -> Done {
 
 pub(crate) fn pop_segment(cpu: &mut Cpu, op: &Op) -> Done {
     let size = u64::from(op.aux);
-    let v = cpu.stack_word(0, size)? as u16;
+    // Processors read the selector alone.
+    let v = cpu.stack_word(0, 2)? as u16;
     let which = op.imm as usize % 6;
     let (sp, mask) = (cpu.regs[reg::RSP], cpu.stack_mask);
     cpu.load_segment(which, v)?;
@@ -149,14 +150,15 @@ pub(crate) fn enter(cpu: &mut Cpu, op: &Op) -> Done {
     let size = u64::from(op.aux);
     let level = u64::from(op.dst & 31);
     let (rsp, rbp) = (cpu.regs[reg::RSP], cpu.regs[reg::RBP]);
-    let result = enter_frames(cpu, size, level, rsp, rbp).and_then(|frame| {
+    let result = enter_frames(cpu, size, level, rbp).and_then(|frame| {
         let sp = cpu.regs[reg::RSP].wrapping_sub(op.imm);
         let at = (sp & cpu.stack_mask).wrapping_add(cpu.stack_base());
         cpu.probe_write(at, size)?;
         cpu.set_sp(sp);
-        match cpu.stack_mask {
-            0xffff => cpu.set(reg::RBP as u8, frame as u16),
-            mask => cpu.regs[reg::RBP] = frame & mask,
+        match size {
+            8 => cpu.regs[reg::RBP] = frame,
+            4 => cpu.set(reg::RBP as u8, frame as u32),
+            _ => cpu.set(reg::RBP as u8, frame as u16),
         }
         Ok(())
     });
@@ -166,9 +168,9 @@ pub(crate) fn enter(cpu: &mut Cpu, op: &Op) -> Done {
     result
 }
 
-fn enter_frames(cpu: &mut Cpu, size: u64, level: u64, rsp: u64, rbp: u64) -> Result<u64, Stop> {
+fn enter_frames(cpu: &mut Cpu, size: u64, level: u64, rbp: u64) -> Result<u64, Stop> {
     cpu.push_sized(rbp, size)?;
-    let frame = rsp.wrapping_sub(size);
+    let frame = cpu.regs[reg::RSP];
     for i in 1..level {
         let at = (rbp.wrapping_sub(i * size) & cpu.stack_mask).wrapping_add(cpu.stack_base());
         let v = match size {
@@ -205,15 +207,4 @@ pub(crate) fn leave(cpu: &mut Cpu, op: &Op) -> Done {
             Err(stop)
         }
     }
-}
-
-/// Whether SSE instructions may be executed: #UD and #NM otherwise (SDM vol. 3, 13.1).
-pub(crate) fn sse_available(cpu: &mut Cpu) -> Done {
-    if cpu.cr0 & cr::CR0_EM != 0 || cpu.cr4 & cr::CR4_OSFXSR == 0 {
-        return Err(cpu.ud());
-    }
-    if cpu.cr0 & cr::CR0_TS != 0 {
-        return Err(cpu.nm());
-    }
-    Ok(())
 }

@@ -228,39 +228,57 @@ fn ended(cpu: &Cpu, op: &Op) -> bool {
     cpu.flags.zf() == (op.dst == REPNE)
 }
 
+/// A fault leaves the flags as they were before the instruction, whatever elements before the
+/// faulting one compared like (SDM vol. 2, REP).
+#[inline(always)]
+fn comparing(cpu: &mut Cpu, f: impl FnOnce(&mut Cpu) -> Done) -> Done {
+    let flags = cpu.flags;
+    let done = f(cpu);
+    if done.is_err() && matches!(cpu.stop, StopReason::Exception(_)) {
+        cpu.flags = flags;
+    }
+    done
+}
+
 pub(crate) fn scas<W: Width + Plain>(cpu: &mut Cpu, op: &Op) -> Done {
-    repeat(
-        cpu,
-        op,
-        |_, _| 0,
-        |cpu| {
-            let v = cpu.load::<W>(destination(cpu, op))?;
-            let a = cpu.get::<W>(0);
-            Cmp::apply(cpu, a, v);
-            let step = step_of::<W>(cpu);
-            advance(cpu, op, reg::RDI, step);
-            Ok(())
-        },
-        |cpu| ended(cpu, op),
-    )
+    let scan = |cpu: &mut Cpu| {
+        repeat(
+            cpu,
+            op,
+            |_, _| 0,
+            |cpu| {
+                let v = cpu.load::<W>(destination(cpu, op))?;
+                let a = cpu.get::<W>(0);
+                Cmp::apply(cpu, a, v);
+                let step = step_of::<W>(cpu);
+                advance(cpu, op, reg::RDI, step);
+                Ok(())
+            },
+            |cpu| ended(cpu, op),
+        )
+    };
+    comparing(cpu, scan)
 }
 
 pub(crate) fn cmps<W: Width + Plain>(cpu: &mut Cpu, op: &Op) -> Done {
-    repeat(
-        cpu,
-        op,
-        |_, _| 0,
-        |cpu| {
-            let a = cpu.load::<W>(source(cpu, op))?;
-            let b = cpu.load::<W>(destination(cpu, op))?;
-            Cmp::apply(cpu, a, b);
-            let step = step_of::<W>(cpu);
-            advance(cpu, op, reg::RSI, step);
-            advance(cpu, op, reg::RDI, step);
-            Ok(())
-        },
-        |cpu| ended(cpu, op),
-    )
+    let compare = |cpu: &mut Cpu| {
+        repeat(
+            cpu,
+            op,
+            |_, _| 0,
+            |cpu| {
+                let a = cpu.load::<W>(source(cpu, op))?;
+                let b = cpu.load::<W>(destination(cpu, op))?;
+                Cmp::apply(cpu, a, b);
+                let step = step_of::<W>(cpu);
+                advance(cpu, op, reg::RSI, step);
+                advance(cpu, op, reg::RDI, step);
+                Ok(())
+            },
+            |cpu| ended(cpu, op),
+        )
+    };
+    comparing(cpu, compare)
 }
 
 /// INS: from the port in DX to memory.

@@ -167,7 +167,7 @@ pub(crate) fn arpl(cpu: &mut Cpu, op: &Op) -> Done {
     let rpl = cpu.get::<u16>(op.src) & 3;
     let at = cpu.ea(op);
     let old = if op.aux != 0 {
-        cpu.load_for_store::<u16>(at)?
+        cpu.load::<u16>(at)?
     } else {
         cpu.get::<u16>(op.dst)
     };

@@ -129,11 +129,21 @@ fn is_near(kind: OpKind) -> bool {
     )
 }
 
+/// Whether a direct branch has an operand size of 16 bits.
+fn is_word(e: &Emit) -> bool {
+    e.kind(0) == OpKind::NearBranch16
+}
+
 fn jump(e: &mut Emit) {
     if is_near(e.kind(0)) {
+        let run: Handler = if is_word(e) {
+            branch::jmp_word
+        } else {
+            branch::jmp
+        };
         let op = Op {
             imm: target(e),
-            ..e.op(branch::jmp)
+            ..e.op(run)
         };
         e.push(op);
     } else if e.is_register(0) {
@@ -221,9 +231,19 @@ fn conditional(e: &mut Emit) {
             branch::jcc::<$c> as Handler
         };
     }
+    macro_rules! pick_word {
+        ($c:ty) => {
+            branch::jcc_word::<$c> as Handler
+        };
+    }
+    let run = if is_word(e) {
+        by_condition!(e.insn.condition_code(), pick_word)
+    } else {
+        by_condition!(e.insn.condition_code(), pick)
+    };
     let op = Op {
         imm: target(e),
-        ..e.op(by_condition!(e.insn.condition_code(), pick))
+        ..e.op(run)
     };
     e.push(op);
 }
@@ -249,6 +269,7 @@ fn looping(e: &mut Emit, kind: u8) {
     };
     let op = Op {
         imm: target(e),
+        src: u8::from(is_word(e)),
         dst: kind,
         aux: width,
         ..e.op(branch::loop_or_jcxz)

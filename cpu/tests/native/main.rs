@@ -27,7 +27,7 @@ mod values;
 
 use std::collections::BTreeMap;
 
-use iced_x86::{Instruction, Mnemonic};
+use iced_x86::{CodeSize, Instruction, Mnemonic, Register};
 
 use case::{Case, HUNG, NOT_RUN, Outcome};
 use emulated::Emulated;
@@ -37,6 +37,11 @@ use report::Failures;
 
 const DEFAULT_CASES: u64 = 400_000;
 const DEFAULT_SEED: u64 = 0x5eed_0000_0000;
+
+/// The interpreter does not check the types of segments in 32-bit code.
+fn unchecked_segment(insn: &Instruction) -> bool {
+    insn.code_size() == CodeSize::Code32 && insn.memory_segment() == Register::CS
+}
 
 fn number(name: &str, default: u64) -> u64 {
     let Ok(text) = std::env::var(name) else {
@@ -69,6 +74,7 @@ impl Tally {
         match (native.vector, ours.vector) {
             (NOT_RUN, _) => return self.skip("took the child down"),
             (HUNG, HUNG) => return self.skip("loops for ever on both sides"),
+            _ if unchecked_segment(insn) => return self.skip("32-bit code that writes through CS"),
             _ if compare::undefined_result(case, insn) => return self.skip("undefined result"),
             _ => {}
         }
