@@ -1,0 +1,170 @@
+//! Making a link to a guest that is booting, or whose link was lost: vsock first, the second serial port when the
+//! kernel has no vsock (E-042 to E-048).
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use provium_devices::virtio::vsock::{ConnectionState, VsockStream};
+use provium_devices::{ByteStream, StreamError};
+use provium_protocol::{AGENT_PORT, Hello, HelloOk, PROTOCOL_VERSION, SERIAL_PREAMBLE};
+use provium_vmm::Machine;
+
+use super::Link;
+use super::link::Now;
+use crate::wait::{Either, GuestTimer, Limit, World, both};
+
+/// A refused connection is tried again after this much guest time: the agent is about to listen.
+const RETRY: Duration = Duration::from_millis(2);
+
+/// No answer to the greeting for this long: start over (E-048).
+const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A kernel that has not brought vsock up after this much guest time may have none: the serial port is tried too.
+const SERIAL_AFTER: Duration = Duration::from_secs(1);
+
+/// Why there is no link, and trying on makes no sense.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum OpenError {
+    /// The agent is of another build (E-046).
+    #[error(
+        "the agent refused: {message} (harness speaks protocol {PROTOCOL_VERSION}, agent {theirs}; \
+         harness and agent must come from one build)"
+    )]
+    Refused {
+        /// Version of the agent.
+        theirs: u32,
+        /// What it said.
+        message: String,
+    },
+    /// The machine stopped.
+    #[error("the machine stopped")]
+    MachineGone,
+    /// A worker's port does not answer, or breaks the connection off.
+    #[error("{0}")]
+    Broken(String),
+}
+
+/// Connects to the agent (or, with a port of its own, to a worker) and greets it. Tries until it succeeds or the
+/// caller gives up; `resume` asks the agent to keep the handles of the connection before (E-047).
+pub(crate) async fn open(
+    world: &Arc<World>,
+    machine: &Arc<Machine>,
+    resume: bool,
+) -> Result<(Arc<Link>, HelloOk), OpenError> {
+    let vsock = over_vsock(world, machine, AGENT_PORT, resume);
+    let serial = over_serial(world, machine, resume);
+    match both(vsock, serial).await {
+        Either::First(result) | Either::Second(result) => result,
+    }
+}
+
+async fn over_vsock(
+    world: &Arc<World>,
+    machine: &Arc<Machine>,
+    port: u32,
+    resume: bool,
+) -> Result<(Arc<Link>, HelloOk), OpenError> {
+    loop {
+        match machine.vsock().connect(port) {
+            Ok(stream) => {
+                stream.subscribe(machine.signal());
+                if let Some(stream) = connected(stream).await? {
+                    let greeted = greet(world, machine, Box::new(stream), &[], resume);
+                    if let Some(link) = greeted.await? {
+                        return Ok(link);
+                    }
+                }
+            }
+            Err(StreamError::MachineGone) => return Err(OpenError::MachineGone),
+            Err(_) => {}
+        }
+        GuestTimer::after(world, machine, RETRY).await;
+    }
+}
+
+/// Waits until a connection is established; none when it was refused.
+async fn connected(stream: VsockStream) -> Result<Option<VsockStream>, OpenError> {
+    let state = poll_fn(|_| match stream.connection() {
+        ConnectionState::Connecting => Poll::Pending,
+        state => Poll::Ready(state),
+    })
+    .await;
+    match state {
+        ConnectionState::Ended(Some(StreamError::MachineGone)) => Err(OpenError::MachineGone),
+        ConnectionState::Connected => Ok(Some(stream)),
+        _ => Ok(None),
+    }
+}
+
+/// The fallback for kernels without vsock. It speaks up late, repeats itself (the guest may not have opened its end
+/// yet), and gives way as soon as vsock works.
+async fn over_serial(
+    world: &Arc<World>,
+    machine: &Arc<Machine>,
+    resume: bool,
+) -> Result<(Arc<Link>, HelloOk), OpenError> {
+    GuestTimer::after(world, machine, SERIAL_AFTER).await;
+    loop {
+        let stream = machine.agent_serial().open();
+        stream.subscribe(machine.signal());
+        if let Some(link) =
+            greet(world, machine, Box::new(stream), &SERIAL_PREAMBLE, resume).await?
+        {
+            return Ok(link);
+        }
+        GuestTimer::after(world, machine, RETRY).await;
+    }
+}
+
+/// Sends the greeting and waits for its answer; none when the attempt came to nothing.
+async fn greet(
+    world: &Arc<World>,
+    machine: &Arc<Machine>,
+    stream: Box<dyn ByteStream>,
+    preamble: &[u8],
+    resume: bool,
+) -> Result<Option<(Arc<Link>, HelloOk)>, OpenError> {
+    let clock = Arc::downgrade(machine);
+    let now: Now = Arc::new(move || clock.upgrade().map_or(0, |machine| machine.now_ns()));
+    let link = Link::new(stream, now);
+    link.send_raw(preamble);
+    if let Ok(frame) = Hello::new(env!("CARGO_PKG_VERSION"), resume).to_frame() {
+        link.send_raw(&frame);
+    }
+    let answer = poll_fn(|_| link.hello());
+    match both(answer, Limit::new(world, machine, HELLO_TIMEOUT)).await {
+        Either::First(Ok(Ok(hello))) if hello.protocol_version == PROTOCOL_VERSION => {
+            Ok(Some((link, hello)))
+        }
+        Either::First(Ok(Ok(hello))) => Err(OpenError::Refused {
+            theirs: hello.protocol_version,
+            message: "it speaks another version".to_owned(),
+        }),
+        Either::First(Ok(Err(refusal))) => Err(OpenError::Refused {
+            theirs: refusal.protocol_version,
+            message: refusal.message,
+        }),
+        Either::First(Err(_)) | Either::Second(_) => Ok(None),
+    }
+}
+
+/// Connects to a worker, which listens already when its port is known (E-085).
+pub(crate) async fn open_worker(
+    world: &Arc<World>,
+    machine: &Arc<Machine>,
+    port: u32,
+) -> Result<(Arc<Link>, HelloOk), OpenError> {
+    match both(
+        over_vsock(world, machine, port, false),
+        Limit::new(world, machine, HELLO_TIMEOUT),
+    )
+    .await
+    {
+        Either::First(result) => result,
+        Either::Second(_) => Err(OpenError::Broken(format!(
+            "the worker does not answer on port {port}"
+        ))),
+    }
+}

@@ -1,0 +1,17 @@
+//! Telling what happens: the events this crate causes (events-and-protocol E-020, E-021, E-023).
+
+use provium_protocol::EventKind;
+
+/// Is told events as they happen, from whatever thread causes them; adds the time stamp (E-009) and passes them on
+/// in that order. Must not block.
+pub trait EventSink: Send + Sync {
+    /// One event.
+    fn emit(&self, event: EventKind);
+}
+
+/// Drops all events.
+pub struct NoEvents;
+
+impl EventSink for NoEvents {
+    fn emit(&self, _event: EventKind) {}
+}

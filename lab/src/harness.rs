@@ -1,0 +1,98 @@
+//! What all sessions of one run share: configuration, backend, event sink, prepared guests.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use provium_vmm::Backend;
+
+use crate::config::Config;
+use crate::events::{EventSink, NoEvents};
+use crate::guest::{Guests, Progress, Silent};
+
+/// The run's common ground. One per process is enough; cheap to share.
+pub struct Harness {
+    config: Config,
+    backend: Backend,
+    events: Arc<dyn EventSink>,
+    guests: Guests,
+    next_cid: AtomicU32,
+    next_id: AtomicU64,
+}
+
+/// First context id given to a VM (L-117).
+const FIRST_CID: u32 = 10;
+
+impl Harness {
+    /// A harness on `backend` with this configuration, silent and without events.
+    #[must_use]
+    pub fn new(config: Config, backend: Backend, guests: Guests) -> Self {
+        Self {
+            config,
+            backend,
+            events: Arc::new(NoEvents),
+            guests,
+            next_cid: AtomicU32::new(FIRST_CID),
+            next_id: AtomicU64::new(1),
+        }
+    }
+
+    /// For a Rust test: the configuration found from the current directory, on the software CPU, with the guests in
+    /// the user's cache.
+    pub fn for_tests() -> Result<Arc<Self>, crate::config::ConfigError> {
+        let places = crate::config::Places::from_env();
+        let here = std::env::current_dir().unwrap_or_else(|_| "/".into());
+        let config = Config::discover(&here, &places)?;
+        Ok(Arc::new(Self::new(
+            config,
+            Backend::Soft,
+            Guests::new(places.guests(), Arc::new(Silent)),
+        )))
+    }
+
+    /// The same with events going to `sink`.
+    #[must_use]
+    pub fn with_events(mut self, sink: Arc<dyn EventSink>) -> Self {
+        self.events = sink;
+        self
+    }
+
+    /// The same with guest preparation told to `progress`.
+    #[must_use]
+    pub fn with_progress(mut self, progress: Arc<dyn Progress>) -> Self {
+        self.guests = self.guests.with_progress(progress);
+        self
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Which backend runs its VMs.
+    #[must_use]
+    pub fn backend(&self) -> Backend {
+        self.backend
+    }
+
+    /// The prepared guests.
+    #[must_use]
+    pub fn guests(&self) -> &Guests {
+        &self.guests
+    }
+
+    pub(crate) fn events(&self) -> &Arc<dyn EventSink> {
+        &self.events
+    }
+
+    /// A vsock context id, unique in the run (L-117).
+    pub(crate) fn new_cid(&self) -> u32 {
+        self.next_cid.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A number for `tostring`, unique in the run (L-005).
+    #[must_use]
+    pub fn new_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,358 @@
+//! Booting: from a profile and options to a guest whose agent has answered (lua-api L-073, L-242;
+//! cli-and-config R-079..R-084).
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use provium_protocol::ops;
+use provium_vmm::{Backend, InitrdPart, Machine, MachineConfig};
+use sha2::{Digest, Sha256};
+
+use super::cmdline::command_line;
+use super::instance::Instance;
+use super::options::{BootOptions, FileContent};
+use super::watch::gone_or_panicked;
+use super::{Vm, VmCore, host_path};
+use crate::agent::{OpenError, open};
+use crate::archive::{Archive, Node};
+use crate::error::{Reason, Result};
+use crate::overlay;
+use crate::state::Need;
+use crate::units::show_duration;
+use crate::wait::{Either, Limit, Pending, both, lock};
+
+/// Default boot timeouts (L-072).
+const KVM_TIMEOUT: Duration = Duration::from_secs(30);
+const SOFT_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Wall clock of a guest whose seed is fixed: the kernel stirs the time of day into its random pool, so a boot that
+/// is to be repeatable must not see the host's. The real time is set at the handshake.
+const FIXED_WALL_CLOCK_NS: u64 = 1_750_000_000 * 1_000_000_000;
+
+impl Vm {
+    /// Boots it; returns when the agent has answered (L-073).
+    pub fn boot(&self, options: BootOptions) -> Result<()> {
+        self.start_boot(options).wait()
+    }
+
+    /// Starts [`Vm::boot`].
+    pub fn start_boot(&self, options: BootOptions) -> Pending<()> {
+        let call = "vm:boot";
+        let core = self.core().clone();
+        Pending::new(core.session.world(), call, core.resource(), {
+            let core = core.clone();
+            async move { boot(&core, call, options).await }
+        })
+    }
+}
+
+async fn boot(core: &Arc<VmCore>, call: &'static str, options: BootOptions) -> Result<()> {
+    let fail = |reason| core.error(call, reason);
+    options.check().map_err(fail)?;
+    let options = core.begin_boot(call)?.merged(options);
+    let _booting = Booting(core);
+    let timeout = core.boot_timeout(&options);
+    let plan = Plan::make(core, &options).map_err(|reason| core.error(call, reason))?;
+    let (cid, memory) = (plan.cid, plan.config.memory);
+    let machine =
+        Machine::start(plan.config).map_err(|error| core.error(call, Reason::Machine(error)))?;
+    let instance = Instance::new(&core.session, core.name(), cid, machine, timeout);
+    core.set_instance(&instance);
+    match handshake(core, &instance, plan.clock_ns, timeout).await {
+        Ok(()) => {
+            instance.spawned(core.profile_name(), memory);
+            Ok(())
+        }
+        Err(cause) => {
+            instance.die(&format!("boot failed: {cause}"));
+            let console = instance.console_tail();
+            Err(fail(Reason::BootFailed { cause, console }))
+        }
+    }
+}
+
+/// Waits for the agent, within `timeout` of host time (L-248); the error says what happened instead.
+async fn handshake(
+    core: &Arc<VmCore>,
+    instance: &Arc<Instance>,
+    clock_ns: Option<i64>,
+    timeout: Duration,
+) -> Result<(), String> {
+    let world = core.session.world();
+    let machine = instance.machine().ok_or("the machine stopped")?;
+    let attempt = async {
+        let (link, hello) = open(world, &machine, false)
+            .await
+            .map_err(|error| match error {
+                OpenError::MachineGone => None,
+                error => Some(error.to_string()),
+            })?;
+        instance.adopt(&link, hello);
+        if let Some(ns) = clock_ns {
+            let set = link.request(&ops::ClockSet { ns }).await;
+            set.map_err(|error| Some(format!("initial_time: {error}")))?;
+        }
+        Ok::<(), Option<String>>(())
+    };
+    let ended = both(attempt, gone_or_panicked(instance, &machine));
+    let gone = || {
+        instance
+            .end()
+            .unwrap_or_else(|| "the machine stopped".to_owned())
+    };
+    match both(ended, Limit::host(world, timeout)).await {
+        Either::First(Either::First(Ok(()))) => Ok(()),
+        Either::First(Either::First(Err(Some(cause)))) => Err(cause),
+        Either::First(Either::First(Err(None))) => Err(gone()),
+        Either::First(Either::Second(cause)) => Err(cause),
+        Either::Second(_) => {
+            let places = machine.places().map(|places| {
+                places
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join("; ")
+            });
+            let places =
+                places.map_or(String::new(), |places| format!("; vCPUs stood at {places}"));
+            Err(format!(
+                "the agent did not answer within {}{places}",
+                show_duration(timeout)
+            ))
+        }
+    }
+}
+
+/// Marks a VM as booting for as long as it lives.
+struct Booting<'a>(&'a Arc<VmCore>);
+
+impl Drop for Booting<'_> {
+    fn drop(&mut self) {
+        let abandoned = {
+            let mut slot = lock(&self.0.slot);
+            slot.booting = false;
+            slot.instance
+                .clone()
+                .filter(|instance| !instance.is_spawned())
+        };
+        // Nobody waits for the boot any more: a half-booted machine is of no use.
+        if let Some(instance) = abandoned {
+            instance.die("the boot was broken off");
+        }
+    }
+}
+
+impl VmCore {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn profile_name(&self) -> &str {
+        &self.profile.name
+    }
+
+    fn begin_boot(&self, call: &'static str) -> Result<BootOptions> {
+        self.check(call, Need::Bootable)?;
+        let mut slot = lock(&self.slot);
+        if std::mem::replace(&mut slot.booting, true) {
+            let text = "it is being booted already".to_owned();
+            return Err(self.error(call, Reason::Refused(text)));
+        }
+        Ok(slot.staged.clone())
+    }
+
+    fn set_instance(&self, instance: &Arc<Instance>) {
+        *lock(&self.console_cursor) = 0;
+        let mut slot = lock(&self.slot);
+        slot.closed = false;
+        slot.instance = Some(instance.clone());
+    }
+
+    fn boot_timeout(&self, options: &BootOptions) -> Duration {
+        let default = match self.session.harness().backend() {
+            Backend::Kvm => KVM_TIMEOUT,
+            Backend::Soft => SOFT_TIMEOUT,
+        };
+        options
+            .boot_timeout
+            .or(self.profile.agent_boot_timeout)
+            .unwrap_or(default)
+    }
+}
+
+/// A machine about to be started.
+struct Plan {
+    config: MachineConfig,
+    cid: u32,
+    /// What the guest's clock is set to at the handshake.
+    clock_ns: Option<i64>,
+}
+
+impl Plan {
+    fn make(core: &VmCore, options: &BootOptions) -> Result<Self, Reason> {
+        let (profile, harness) = (&core.profile, core.session.harness());
+        let guests = harness.guests();
+        let kernel = guests.kernel(&profile.kernel)?;
+        require(&profile.name, "kernel", &kernel)?;
+        let mut initrd = Vec::new();
+        if let Some(file) = &profile.initrd {
+            let path = guests.initrd(file)?;
+            require(&profile.name, "initrd", &path)?;
+            initrd.push(InitrdPart::File(path));
+        }
+        if profile.inject_agent {
+            initrd.push(agent_part(profile.agent_overlay_path.as_deref())?);
+        }
+        if !options.files.is_empty() {
+            initrd.push(InitrdPart::Bytes(injected(options)?.into()));
+        }
+        let mut config = MachineConfig::new(&core.name, harness.backend(), kernel);
+        config.memory = options.memory.unwrap_or(profile.memory);
+        config.cpus = options.cpus.unwrap_or(profile.cpus);
+        config.initrd = initrd;
+        config.cmdline = command_line(profile, options)?;
+        let cid = harness.new_cid();
+        config.cid = cid.into();
+        config.bell = Some(core.session.world().bell().clone());
+        config.rng_seed = options.rng_seed.unwrap_or_else(|| default_seed(core));
+        let (wall_clock_ns, clock_ns) = clocks(options);
+        config.wall_clock_ns = wall_clock_ns;
+        Ok(Self {
+            config,
+            cid,
+            clock_ns,
+        })
+    }
+}
+
+/// Wall clock at the machine's start, and what to set the guest's clock to at the handshake (L-068, L-069).
+fn clocks(options: &BootOptions) -> (u64, Option<i64>) {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    // A host clock before 1970 or after 2262 is no time to give to a guest.
+    let host_ns = since
+        .ok()
+        .and_then(|since| u64::try_from(since.as_nanos()).ok());
+    let host_ns = host_ns.unwrap_or(FIXED_WALL_CLOCK_NS);
+    match (options.rng_seed, options.initial_time_ns) {
+        (None, None) => (host_ns, None),
+        (Some(_), None) => (FIXED_WALL_CLOCK_NS, i64::try_from(host_ns).ok()),
+        (_, Some(ns)) => (u64::try_from(ns).unwrap_or(FIXED_WALL_CLOCK_NS), Some(ns)),
+    }
+}
+
+/// A seed for VMs without one: the same for the same VM of the same file, different between VMs.
+fn default_seed(core: &VmCore) -> u64 {
+    let mut hash = Sha256::new();
+    hash.update(core.session.file());
+    hash.update([0]);
+    hash.update(&core.name);
+    let digest = hash.finalize();
+    digest
+        .iter()
+        .take(8)
+        .fold(0, |seed, byte| seed << 8 | u64::from(*byte))
+}
+
+/// A file that a profile names must be there (L-073).
+fn require(profile: &str, field: &str, path: &Path) -> Result<(), Reason> {
+    match path.metadata() {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let path = path.display();
+            Err(Reason::Refused(format!(
+                "profile {profile}: {field} {path}: {error}"
+            )))
+        }
+    }
+}
+
+/// The agent's archive: the profile's own, PROVIUM_OVERLAY, or the built-in one.
+fn agent_part(own: Option<&Path>) -> Result<InitrdPart, Reason> {
+    let from_env = || std::env::var_os("PROVIUM_OVERLAY").map(PathBuf::from);
+    match own.map(Path::to_owned).or_else(from_env) {
+        Some(path) => Ok(InitrdPart::File(path)),
+        None => Ok(InitrdPart::Bytes(
+            overlay::agent_archive().map_err(Reason::Refused)?,
+        )),
+    }
+}
+
+/// The archive of injected files (L-070).
+fn injected(options: &BootOptions) -> Result<Vec<u8>, Reason> {
+    let mut nodes = Vec::new();
+    for file in &options.files {
+        let (content, host_mode) = match &file.content {
+            FileContent::Bytes(bytes) => (bytes.clone(), 0o644),
+            FileContent::Host(path) => read_host(&host_path(path))?,
+        };
+        nodes.push((
+            file.path.clone(),
+            Node::file(file.mode.unwrap_or(host_mode), content),
+        ));
+    }
+    Archive::from_nodes(nodes).write().map_err(Reason::Refused)
+}
+
+/// Content and permission bits of a host file.
+fn read_host(path: &Path) -> Result<(Vec<u8>, u32), Reason> {
+    use std::os::unix::fs::PermissionsExt;
+    let fail = |source| Reason::Host {
+        action: "read",
+        path: path.to_owned(),
+        source,
+    };
+    let mode = path.metadata().map_err(fail)?.permissions().mode() & 0o7777;
+    Ok((std::fs::read(path).map_err(fail)?, mode))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn l068_a_fixed_seed_fixes_the_boot_clock_and_the_handshake_sets_the_real_one() {
+        let seeded = BootOptions {
+            rng_seed: Some(1),
+            ..BootOptions::default()
+        };
+        let (wall, set) = clocks(&seeded);
+        assert_eq!(wall, FIXED_WALL_CLOCK_NS);
+        assert!(set.is_some());
+        assert_eq!(clocks(&BootOptions::default()).1, None);
+    }
+
+    #[test]
+    fn l069_the_initial_time_is_set_at_the_handshake() {
+        let timed = BootOptions {
+            initial_time_ns: Some(5),
+            ..BootOptions::default()
+        };
+        assert_eq!(clocks(&timed), (5, Some(5)));
+        let early = BootOptions {
+            initial_time_ns: Some(-5),
+            ..BootOptions::default()
+        };
+        assert_eq!(clocks(&early), (FIXED_WALL_CLOCK_NS, Some(-5)));
+    }
+
+    #[test]
+    fn l073_missing_files_name_profile_field_and_path() {
+        let text = require("p", "kernel", Path::new("/nonexistent/k"))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            text.starts_with("profile p: kernel /nonexistent/k: "),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn l070_host_files_bring_their_mode() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "x").unwrap();
+        let (content, mode) = read_host(file.path()).unwrap();
+        assert_eq!((content.as_slice(), mode), (&b"x"[..], 0o600));
+        assert!(read_host(Path::new("/nonexistent")).is_err());
+    }
+}

@@ -1,0 +1,337 @@
+//! Making requests of a guest's agent: over a link that is there, found again after a loss, or given up
+//! (events-and-protocol E-047, E-048; lua-api L-061..L-063, L-243).
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use provium_protocol::{ErrorKind, HelloOk, Operation};
+use provium_vmm::{Machine, MachineState};
+
+use super::Instance;
+use super::watch::{Verdict, watch};
+use crate::agent::{Link, LinkError, OpenError, open, open_worker};
+use crate::error::{Error, GuestFailure, Reason, Result};
+use crate::wait::{Either, Limit, both, lock};
+
+/// How long a lost link may take to come back (E-048).
+const RECONNECT: Duration = Duration::from_secs(5);
+
+/// A reconnection under way, driven by whoever waits for it.
+pub(super) type Reconnect = Pin<Box<dyn Future<Output = Result<Arc<Link>, String>> + Send>>;
+
+/// A way to make requests of one agent process, as long as it lives. Handles keep the one they were made on.
+#[derive(Clone)]
+pub(crate) struct Connection {
+    instance: Arc<Instance>,
+    machine: Arc<Machine>,
+    link: Arc<Link>,
+    epoch: u64,
+    /// A worker's link is its life: it is not made again (E-091).
+    worker: bool,
+}
+
+/// An agent's error as this crate's (E-051).
+pub(crate) fn guest_failure(error: provium_protocol::Error) -> GuestFailure {
+    let message = match &error.path {
+        Some(path) if !error.message.contains(path.as_str()) => {
+            format!("{path}: {}", error.message)
+        }
+        _ => error.message,
+    };
+    GuestFailure {
+        kind: error.kind.as_str().to_owned(),
+        message,
+        errno: error.errno,
+        errno_name: error.errno_name,
+        path: error.path,
+    }
+}
+
+impl Connection {
+    /// To the main agent; reconnects first if the link was lost.
+    pub(super) async fn main(
+        instance: &Arc<Instance>,
+        call: &'static str,
+        resource: &str,
+    ) -> Result<Self> {
+        let dead = || instance.dead(call, resource, "the VM has stopped");
+        let machine = instance.machine().ok_or_else(dead)?;
+        let link = instance.live_link(&machine).await;
+        let link = link.map_err(|cause| instance.dead(call, resource, &cause))?;
+        let epoch = instance.epoch();
+        Ok(Self {
+            instance: instance.clone(),
+            machine,
+            link,
+            epoch,
+            worker: false,
+        })
+    }
+
+    /// To a worker that listens on `port`.
+    pub(crate) async fn open_worker(
+        &self,
+        call: &'static str,
+        resource: &str,
+        port: u32,
+    ) -> Result<Self> {
+        let world = self.instance.session.world();
+        let opened = open_worker(world, &self.machine, port).await;
+        let (link, _) =
+            opened.map_err(|error| self.instance.dead(call, resource, &error.to_string()))?;
+        Ok(Self {
+            link,
+            worker: true,
+            ..self.clone()
+        })
+    }
+
+    /// The link it was made on: what streams and uploads belong to.
+    pub(crate) fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
+
+    pub(crate) fn machine(&self) -> &Arc<Machine> {
+        &self.machine
+    }
+
+    /// Whether what was opened over it is gone (L-063).
+    pub(crate) fn is_stale(&self) -> bool {
+        self.instance.epoch() != self.epoch || (self.worker && self.link.down().is_some())
+    }
+
+    pub(crate) fn file_opened(&self) {
+        self.instance.count_file(true);
+    }
+
+    pub(crate) fn file_closed(&self) {
+        self.instance.count_file(false);
+    }
+
+    pub(crate) fn stream_opened(&self) {
+        self.instance.count_stream(true);
+    }
+
+    pub(crate) fn stream_closed(&self) {
+        self.instance.count_stream(false);
+    }
+
+    /// The link to use now: its own, or the one that took over its handles (E-047).
+    async fn usable(&self, call: &'static str, resource: &str) -> Result<Arc<Link>> {
+        if self.instance.epoch() != self.epoch {
+            let reason = self.instance.stale_reason();
+            return Err(Error::new(call, resource, Reason::Stale(reason)));
+        }
+        match self.link.down() {
+            None => Ok(self.link.clone()),
+            Some(cause) if self.worker => Err(Error::new(
+                call,
+                resource,
+                Reason::Stale(format!("the worker has ended: {cause}")),
+            )),
+            Some(_) => {
+                let link = self.instance.live_link(&self.machine).await;
+                link.map_err(|cause| self.instance.dead(call, resource, &cause))
+            }
+        }
+    }
+
+    /// One request and its answer. Never hangs on a guest that is gone: see [`watch`].
+    pub(crate) async fn request<O: Operation + Sync>(
+        &self,
+        call: &'static str,
+        resource: &str,
+        op: &O,
+    ) -> Result<O::Reply> {
+        let link = self.usable(call, resource).await?;
+        let request = link.request(op);
+        match both(request, watch(&self.instance, &self.machine, &link)).await {
+            Either::First(Ok(reply)) => Ok(reply),
+            Either::First(Err(LinkError::Down(cause))) => {
+                Err(self.lost(call, resource, &link, &cause).await)
+            }
+            Either::First(Err(error)) => Err(self.error(call, resource, error)),
+            Either::Second(Verdict::Ended) => {
+                Err(self.instance.dead(call, resource, "the VM has stopped"))
+            }
+            Either::Second(Verdict::Silent) => {
+                let cause = "the agent is silent";
+                link.fail(cause);
+                Err(self.lost(call, resource, &link, cause).await)
+            }
+        }
+    }
+
+    /// A link error as this crate's error.
+    pub(crate) fn error(&self, call: &'static str, resource: &str, error: LinkError) -> Error {
+        match error {
+            LinkError::Agent(error) if error.kind == ErrorKind::Stale => {
+                Error::new(call, resource, Reason::Stale(error.message))
+            }
+            LinkError::Agent(error) => Error::new(call, resource, guest_failure(error)),
+            LinkError::Down(cause) => self.instance.dead(call, resource, &cause),
+            answer @ LinkError::Answer { .. } => {
+                Error::new(call, resource, Reason::Protocol(answer.to_string()))
+            }
+        }
+    }
+
+    /// The error for an operation that was pending when the link went down; by then it is known whether the guest
+    /// lives on (E-048).
+    async fn lost(&self, call: &'static str, resource: &str, link: &Link, cause: &str) -> Error {
+        if self.instance.epoch() != self.epoch && self.instance.end().is_none() {
+            let text = "the guest rebooted during the call".to_owned();
+            let console = self.instance.console_tail();
+            return Error::new(
+                call,
+                resource,
+                Reason::Dead {
+                    cause: text,
+                    console,
+                },
+            );
+        }
+        if self.worker {
+            let text = format!("the worker ended during the call: {cause}");
+            return Error::new(call, resource, Reason::Stale(text));
+        }
+        debug_assert!(link.down().is_some());
+        match self.instance.live_link(&self.machine).await {
+            Ok(_) => {
+                let note = match self.instance.previous_exit() {
+                    Some(exit) => {
+                        format!("the agent ended during the call ({exit}) and was started again")
+                    }
+                    None => {
+                        format!("the agent link was lost during the call ({cause}) and is back")
+                    }
+                };
+                Error::new(call, resource, Reason::Protocol(note))
+            }
+            Err(last) => self
+                .instance
+                .dead(call, resource, &format!("{cause}; {last}")),
+        }
+    }
+
+    /// Bounds a request that the guest itself ends after `limit` of its time: by ten times that plus a minute of
+    /// host time (L-248).
+    pub(crate) async fn within_backstop<T>(
+        &self,
+        call: &'static str,
+        resource: &str,
+        limit: Duration,
+        what: &str,
+        request: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let world = self.instance.session.world();
+        let backstop = provium_vmm::host_backstop(limit);
+        match both(request, Limit::host(world, backstop)).await {
+            Either::First(result) => result,
+            Either::Second(_) => {
+                let reason = Reason::Timeout {
+                    what: what.to_owned(),
+                    after: backstop,
+                };
+                Err(Error::new(call, resource, reason))
+            }
+        }
+    }
+}
+
+impl Instance {
+    /// The error for an operation on a guest that is gone.
+    pub(super) fn dead(&self, call: &'static str, resource: &str, cause: &str) -> Error {
+        let cause = self.end().unwrap_or_else(|| cause.to_owned());
+        Error::new(
+            call,
+            resource,
+            Reason::Dead {
+                cause,
+                console: self.console_tail(),
+            },
+        )
+    }
+
+    /// How the agent before the present one ended, if it did not survive what it was asked to do.
+    fn previous_exit(&self) -> Option<String> {
+        lock(&self.agent_exit).clone()
+    }
+
+    /// The main link, up; made again if it was lost. All who need it at once share one attempt.
+    pub(super) async fn live_link(
+        self: &Arc<Self>,
+        machine: &Arc<Machine>,
+    ) -> Result<Arc<Link>, String> {
+        std::future::poll_fn(|cx| {
+            if let Some(link) = lock(&self.link)
+                .clone()
+                .filter(|link| link.down().is_none())
+            {
+                return Poll::Ready(Ok(link));
+            }
+            if let Some(cause) = self.end() {
+                return Poll::Ready(Err(cause));
+            }
+            let mut slot = lock(&self.reconnect);
+            let attempt =
+                slot.get_or_insert_with(|| Box::pin(reconnect(self.clone(), machine.clone())));
+            match attempt.as_mut().poll(cx) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(result) => {
+                    let ended = slot.take();
+                    drop(slot);
+                    drop(ended);
+                    if let Err(cause) = &result {
+                        self.die(cause);
+                    }
+                    Poll::Ready(result)
+                }
+            }
+        })
+        .await
+    }
+
+    /// Takes a link into use: notes which agent answers, and makes older handles stale if it is another one.
+    pub(super) fn adopt(&self, link: &Arc<Link>, hello: HelloOk) {
+        let identity = (hello.boot_id, hello.pid);
+        let before = lock(&self.agent).replace(identity.clone());
+        if before.is_some_and(|before| before != identity) {
+            self.new_epoch("the agent was started again since it was opened");
+        }
+        *lock(&self.agent_exit) = hello.previous_exit;
+        *lock(&self.link) = Some(link.clone());
+    }
+}
+
+/// One series of attempts: short for a link that broke, as long as a boot after a restart of the guest.
+async fn reconnect(instance: Arc<Instance>, machine: Arc<Machine>) -> Result<Arc<Link>, String> {
+    let world = instance.session.world().clone();
+    let restarted = instance.restarts() != instance.restarts_served();
+    let limit = match restarted {
+        true => Limit::host(&world, instance.boot_timeout),
+        false => Limit::new(&world, &machine, RECONNECT),
+    };
+    let restarts = instance.restarts();
+    match both(open(&world, &machine, !restarted), limit).await {
+        Either::First(Ok((link, hello))) => {
+            instance.serve_restarts(restarts);
+            instance.adopt(&link, hello);
+            Ok(link)
+        }
+        Either::First(Err(OpenError::MachineGone)) => Err(instance
+            .end()
+            .unwrap_or_else(|| "the machine stopped".to_owned())),
+        Either::First(Err(error)) => Err(error.to_string()),
+        Either::Second(_) if matches!(machine.state(), MachineState::Stopped(_)) => Err(instance
+            .end()
+            .unwrap_or_else(|| "the machine stopped".to_owned())),
+        Either::Second(_) if restarted => {
+            Err("the guest restarted and its agent did not come back".to_owned())
+        }
+        Either::Second(_) => Err("the agent link was lost and not back within 5s".to_owned()),
+    }
+}
