@@ -1,2 +1,4 @@
-//! The guest side: PID 1 duties and operations.
-fn main() {}
+//! The agent program; everything is in the library.
+fn main() {
+    provium_agent::main()
+}

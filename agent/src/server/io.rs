@@ -1,0 +1,107 @@
+//! The io thread: it waits for everything the op thread does not (see the [parent](super)).
+
+use std::sync::Arc;
+
+use super::Server;
+use super::timers::Due;
+use super::token::{Kind, parts, token};
+use crate::sys::Sys;
+use crate::sys::poll::{HANGUP, READABLE, Ready, WRITABLE};
+
+/// Its stack: no operation runs on it.
+const STACK: usize = 128 * 1024;
+
+/// Starts the thread.
+pub(super) fn start(server: &Arc<Server>) -> Sys<()> {
+    server
+        .epoll
+        .add(server.io_wake.raw(), token(Kind::Wake, 0), READABLE)?;
+    match server.link.listener() {
+        Some(listener) => server
+            .epoll
+            .add(listener, token(Kind::Listener, 0), READABLE)?,
+        None => server.open_session(&[]),
+    }
+    let server = Arc::clone(server);
+    let thread = std::thread::Builder::new().stack_size(STACK);
+    let run = move || while server.wait_once() {};
+    thread
+        .spawn(run)
+        .map(drop)
+        .map_err(|error| crate::sys::errno_of(&error))
+}
+
+impl Server {
+    /// Waits for something and handles it. False when the server has ended.
+    fn wait_once(self: &Arc<Self>) -> bool {
+        let mut ready: Vec<Ready> = self.epoll.wait().collect();
+        // Output of a process before its end, so that a command that is all done is seen as such.
+        ready.sort_unstable_by_key(|ready| ready.token);
+        ready.into_iter().all(|ready| self.handle(ready))
+    }
+
+    fn handle(self: &Arc<Self>, ready: Ready) -> bool {
+        let Some((kind, id)) = parts(ready.token) else {
+            return true;
+        };
+        let hangup = ready.events & HANGUP != 0;
+        match kind {
+            Kind::Stdout | Kind::Stderr => self.lock().output_ready(id, kind, hangup),
+            Kind::Stdin => self.lock().stdin_ready(id),
+            Kind::Exit => self.lock().process_ended(id),
+            Kind::Stream => self.lock().stream_ready(id),
+            Kind::Inotify => self.lock().files_changed(),
+            Kind::Session => self.session_ready(id, ready.events),
+            Kind::Listener => self.connection_waits(),
+            Kind::Timer => self.timers_expired(),
+            Kind::Wake => return false,
+        }
+        true
+    }
+
+    /// The connection has room, or the op thread is busy and a request has come.
+    fn session_ready(self: &Arc<Self>, generation: u64, events: u32) {
+        let session = {
+            let mut state = self.lock();
+            if events & WRITABLE != 0 && state.session(generation).is_some() {
+                state.flush();
+            }
+            match state.session(generation) {
+                Some(session) if state.op.armed => session,
+                // The op thread reads; it only wanted to hear of room.
+                Some(_) if state.current.outbox.is_empty() => return,
+                Some(_) => return state.watch_session(),
+                None => return,
+            }
+        };
+        if events & !WRITABLE != 0 {
+            self.read_now(&session);
+        }
+        self.lock().watch_session();
+    }
+
+    fn connection_waits(&self) {
+        // A worker serves one connection.
+        let once = self.lock().role != super::Role::Main;
+        if once && let Some(listener) = self.link.listener() {
+            let _ = self.epoll.remove(listener);
+        }
+        self.open_session(&[]);
+    }
+
+    fn timers_expired(&self) {
+        let mut state = self.lock();
+        for due in state.timers.expired() {
+            match due {
+                Due::ExecTimeout(process) => state.exec_timed_out(process),
+                Due::OutputGrace(process) => state.output_grace_over(process),
+                Due::WaitTimeout(process, ticket) => state.wait_timed_out(process, ticket),
+                Due::Sleep(ticket) => state.answer(ticket, Ok(())),
+                Due::InterruptOp(job) => state.interrupt_job(job),
+                Due::InterruptCall(call) => state.interrupt_call(call),
+                Due::Retry(job) => state.unpark(*job),
+                Due::PollFiles => state.poll_files(),
+            }
+        }
+    }
+}
