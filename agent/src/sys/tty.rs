@@ -14,13 +14,10 @@ pub(crate) fn open_raw(path: &[u8]) -> Sys<Fd> {
     let mut settings: libc::termios = unsafe { std::mem::zeroed() };
     // SAFETY: the structure is valid during the call.
     check(unsafe { libc::tcgetattr(tty.raw(), &raw mut settings) })?;
-    // SAFETY: both only change the structure.
-    unsafe {
-        libc::cfmakeraw(&raw mut settings);
-        libc::cfsetspeed(&raw mut settings, libc::B115200);
-    }
-    settings.c_cflag |= libc::CLOCAL | libc::CREAD;
-    settings.c_cflag &= !(libc::CRTSCTS | libc::HUPCL);
+    // SAFETY: it only changes the structure.
+    unsafe { libc::cfmakeraw(&raw mut settings) };
+    settings.c_cflag &= !(libc::CBAUD | libc::CRTSCTS | libc::HUPCL);
+    settings.c_cflag |= libc::B115200 | libc::CLOCAL | libc::CREAD;
     settings.c_cc[libc::VMIN] = 1;
     settings.c_cc[libc::VTIME] = 0;
     // SAFETY: the structure is valid during the call.
