@@ -13,10 +13,13 @@
 
 pub mod acpi;
 pub mod bzimage;
+pub mod cmdline;
+pub mod cpio;
 pub mod decompress;
 pub mod elf;
 pub mod entry;
 pub mod image;
+pub mod initramfs;
 mod load;
 mod params;
 mod place;
