@@ -275,6 +275,10 @@ fn implicit(rng: &mut Rng, case: &mut Case, insn: &Instruction) {
         }
     }
     match insn.mnemonic() {
+        // The host may have more state components than the model.
+        Mnemonic::Xsave | Mnemonic::Xsave64 | Mnemonic::Xrstor | Mnemonic::Xrstor64 => {
+            (case.gpr[0], case.gpr[2]) = (rng.below(4), 0);
+        }
         Mnemonic::Xlatb => {
             case.gpr[3] = values::target(rng, bits, 1).wrapping_sub(case.gpr[0] & 0xff)
         }
@@ -467,10 +471,6 @@ fn state_image(rng: &mut Rng, case: &mut Case, address: u64) {
         header[15] = 0x80 >> rng.below(8);
     }
     case.patch(address + 512, &header);
-    if matches!(case.gpr[0] & 7, 4..=7) || rng.chance(50) {
-        case.gpr[0] = rng.below(4);
-    }
-    case.gpr[0] &= !0xfc;
 }
 
 /// What instructions that pop find on the stack.
