@@ -64,7 +64,7 @@ pub use overlay::AGENT;
 pub use session::{Session, Site};
 pub use state::VmState;
 pub use vm::{BootOptions, Console, ConsoleStream, FileContent, InjectedFile, Vm};
-pub use wait::{Interrupted, Pending, World};
+pub use wait::{Interrupted, Pending, Stopwatch, World};
 
 pub use provium_protocol::{Amount, EventKind};
 pub use provium_vmm::{Backend, Error as MachineError};

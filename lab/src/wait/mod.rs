@@ -10,6 +10,7 @@
 //! pending.wait()                 guests run until the answer is there, or the world is interrupted
 //! ```
 
+mod pause;
 mod pending;
 mod timer;
 mod world;
@@ -17,6 +18,7 @@ mod world;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+pub use pause::Stopwatch;
 pub use pending::Pending;
 pub(crate) use pending::{Either, both, join_all};
 pub(crate) use timer::{GuestTimer, Limit, nanos};
