@@ -43,8 +43,12 @@ impl Generator {
                 continue;
             }
             self.state(&mut rng, &mut case, &insn);
-            if !splits_lock(&case, &decode(&case)) {
-                return (case, decode(&case));
+            let insn = decode(&case);
+            if !splits_lock(&case, &insn)
+                && !asks_for_too_much(&case, &insn)
+                && !loops(&case, &insn)
+            {
+                return (case, insn);
             }
         }
     }
@@ -132,6 +136,22 @@ pub(crate) fn decode(case: &Case) -> Instruction {
         DecoderOptions::NONE,
     );
     decoder.decode()
+}
+
+/// Whether a direct branch leads to its own bytes, and likely there again.
+fn loops(case: &Case, insn: &Instruction) -> bool {
+    let target = insn.near_branch_target();
+    target != 0 && target.wrapping_sub(case.rip) < case.code_len
+}
+
+/// Whether XSAVE or XRSTOR is asked for state components beyond x87 and SSE, of which the host may
+/// have more than the model.
+fn asks_for_too_much(case: &Case, insn: &Instruction) -> bool {
+    use Mnemonic as M;
+    matches!(
+        insn.mnemonic(),
+        M::Xsave | M::Xsave64 | M::Xrstor | M::Xrstor64
+    ) && (case.gpr[0] as u32 & !3 != 0 || case.gpr[2] as u32 != 0)
 }
 
 /// Whether the instruction locks two cache lines at once, for which kernels punish programs by
@@ -275,7 +295,6 @@ fn implicit(rng: &mut Rng, case: &mut Case, insn: &Instruction) {
         }
     }
     match insn.mnemonic() {
-        // The host may have more state components than the model.
         Mnemonic::Xsave | Mnemonic::Xsave64 | Mnemonic::Xrstor | Mnemonic::Xrstor64 => {
             (case.gpr[0], case.gpr[2]) = (rng.below(4), 0);
         }
