@@ -6,7 +6,7 @@
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use provium_protocol::{AGENT_PORT, FrameError, FrameReader, SERIAL_PREAMBLE};
+use provium_protocol::{AGENT_PORT, FrameReader, SERIAL_ANSWER, SERIAL_PREAMBLE};
 
 use crate::sys::fd::{Fd, duplicate};
 use crate::sys::{Sys, poll, socket, tty};
@@ -110,6 +110,14 @@ impl Conn {
         }
     }
 
+    /// What goes before the answer to hello.
+    pub(crate) fn answer_preamble(&self) -> &'static [u8] {
+        match self {
+            Self::Socket(_) => &[],
+            Self::Tty(_) => &SERIAL_ANSWER,
+        }
+    }
+
     /// Ends the connection; whoever waits in it wakes up.
     pub(crate) fn shut_down(&self) {
         if let Self::Socket(fd) = self {
@@ -118,111 +126,14 @@ impl Conn {
     }
 }
 
-/// Turns received bytes into frames. On a serial port it first looks for the preamble, because
-/// anything may stand before it: a port has no connections.
-#[derive(Debug)]
-pub(crate) struct LinkReader {
-    frames: FrameReader,
-    /// How much of the preamble has been seen; `None` once it is complete or on a socket.
-    preamble: Option<usize>,
-}
-
-impl LinkReader {
-    /// A reader for a new connection, which may start with bytes that came with the one before.
-    pub(crate) fn new(conn: &Conn, early: &[u8]) -> Self {
-        let mut frames = FrameReader::new();
-        frames.push(early);
-        let preamble = matches!(conn, Conn::Tty(_)).then_some(0);
-        let mut reader = Self { frames, preamble };
-        if !early.is_empty() {
-            reader.search();
-        }
-        reader
-    }
-
-    pub(crate) fn space(&mut self) -> &mut [u8] {
-        self.frames.space()
-    }
-
-    pub(crate) fn filled(&mut self, count: usize) {
-        self.frames.filled(count);
-        self.search();
-    }
-
-    pub(crate) fn next_frame(&mut self) -> Result<Option<&[u8]>, FrameError> {
-        if self.preamble.is_some() {
-            Ok(None)
-        } else {
-            self.frames.next_frame()
-        }
-    }
-
-    /// What was received and not understood.
-    pub(crate) fn pending(&self) -> &[u8] {
-        self.frames.pending()
-    }
-
-    /// Drops everything up to and including the preamble.
-    fn search(&mut self) {
-        let Some(mut seen) = self.preamble else {
-            return;
-        };
-        let bytes = self.frames.pending().to_vec();
-        self.frames = FrameReader::new();
-        for (index, byte) in bytes.iter().enumerate() {
-            // The first byte of the preamble does not occur again in it.
-            seen = match (*byte == SERIAL_PREAMBLE[seen], *byte == SERIAL_PREAMBLE[0]) {
-                (true, _) => seen + 1,
-                (false, true) => 1,
-                (false, false) => 0,
-            };
-            if seen == SERIAL_PREAMBLE.len() {
-                self.preamble = None;
-                self.frames.push(&bytes[index + 1..]);
-                return;
-            }
-        }
-        self.preamble = Some(seen);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn serial(bytes: &[u8], step: usize) -> LinkReader {
-        let mut reader = LinkReader {
-            frames: FrameReader::new(),
-            preamble: Some(0),
-        };
-        for chunk in bytes.chunks(step) {
-            reader.space()[..chunk.len()].copy_from_slice(chunk);
-            reader.filled(chunk.len());
-        }
-        reader
-    }
-
-    /// E-042: on a serial port a conversation starts wherever the preamble is.
-    #[test]
-    fn a_serial_conversation_starts_at_the_preamble() {
-        let noise = b"login: \xff\xffPROV\xff".to_vec();
-        let frame = [0, 0, 0, 1, 0xc0];
-        let stream = [noise.as_slice(), &SERIAL_PREAMBLE, &frame].concat();
-        for step in [1, 2, 7, stream.len()] {
-            let mut reader = serial(&stream, step);
-            assert_eq!(reader.next_frame().unwrap(), Some(&[0xc0][..]));
-            assert_eq!(reader.next_frame().unwrap(), None);
-        }
-        assert_eq!(serial(&frame, 5).next_frame().unwrap(), None);
-    }
-
-    /// A new preamble where a frame should start is no legal length, so the reader of the old
-    /// conversation stops there and the next one finds it among the pending bytes.
-    #[test]
-    fn a_preamble_ends_the_conversation_before_it() {
-        let stream = [SERIAL_PREAMBLE, SERIAL_PREAMBLE].concat();
-        let mut reader = serial(&stream, 16);
-        assert!(reader.next_frame().is_err());
-        assert_eq!(reader.pending(), SERIAL_PREAMBLE);
-    }
+/// A reader for what comes on a connection, which may start with bytes that came behind the end
+/// of the one before. On a serial port it first looks for the preamble: a port has no
+/// connections, so anything may stand before it.
+pub(crate) fn reader(conn: &Conn, early: &[u8]) -> FrameReader {
+    let mut reader = match conn {
+        Conn::Socket(_) => FrameReader::new(),
+        Conn::Tty(_) => FrameReader::behind(SERIAL_PREAMBLE),
+    };
+    reader.push(early);
+    reader
 }

@@ -3,7 +3,7 @@
 //! [`FrameReader`] takes bytes as they come and gives whole bodies; it does no I/O itself. A bad
 //! length is refused when its four bytes are there, before a byte of body is stored.
 
-use crate::MAX_FRAME;
+use crate::{MAX_FRAME, Preamble};
 
 /// Bytes of the length in front of each body.
 pub const HEADER: usize = 4;
@@ -65,6 +65,8 @@ pub struct FrameReader {
     offset: u64,
     /// Set at the first malformed length; nothing after it can be trusted.
     broken: Option<FrameError>,
+    /// The mark to look for before the first frame, and how much of it has been seen.
+    preamble: Option<(Preamble, usize)>,
 }
 
 impl FrameReader {
@@ -72,6 +74,16 @@ impl FrameReader {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A reader for a link without connections: whatever comes before the preamble is dropped,
+    /// and the stream starts behind it.
+    #[must_use]
+    pub fn behind(preamble: Preamble) -> Self {
+        Self {
+            preamble: Some((preamble, 0)),
+            ..Self::default()
+        }
     }
 
     /// Room for the next read; never empty. It grows with what has arrived, not with what a
@@ -95,6 +107,7 @@ impl FrameReader {
             "more bytes reported than offered"
         );
         self.end += count;
+        self.search();
     }
 
     /// Appends bytes.
@@ -153,6 +166,9 @@ impl FrameReader {
         if let Some(error) = self.broken {
             return Err(error);
         }
+        if self.preamble.is_some() {
+            return Ok(None);
+        }
         let Some(header) = self.pending().first_chunk::<HEADER>() else {
             return Ok(None);
         };
@@ -168,6 +184,23 @@ impl FrameReader {
                 Err(error)
             }
         }
+    }
+
+    /// Drops everything up to and including the preamble, if one is awaited.
+    fn search(&mut self) {
+        let Some((preamble, mut seen)) = self.preamble else {
+            return;
+        };
+        while self.start < self.end && seen < preamble.len() {
+            let byte = self.buffer[self.start];
+            self.start += 1;
+            seen = match (byte == preamble[seen], byte == preamble[0]) {
+                (true, _) => seen + 1,
+                (false, true) => 1,
+                (false, false) => 0,
+            };
+        }
+        self.preamble = (seen < preamble.len()).then_some((preamble, seen));
     }
 
     /// Bytes that the frame at the front still lacks; 0 when unknown.
@@ -267,6 +300,36 @@ mod tests {
         assert_eq!(reader.next_frame().unwrap().unwrap().len(), MAX_FRAME);
         reader.space();
         assert!(reader.buffer.len() <= 2 * READ_SIZE);
+    }
+
+    /// Noise before the preamble is no part of the stream, however it arrives.
+    #[test]
+    fn frames_start_behind_the_preamble() {
+        let preamble = crate::SERIAL_PREAMBLE;
+        let noise = b"login: \xff\xffPROV\xff";
+        let stream = [noise.as_slice(), &preamble, &frame(b"one")].concat();
+        for step in [1, 2, 7, stream.len()] {
+            let mut reader = FrameReader::behind(preamble);
+            stream.chunks(step).for_each(|chunk| reader.push(chunk));
+            assert_eq!(reader.next_frame().unwrap(), Some(&b"one"[..]));
+            assert_eq!(reader.next_frame(), Ok(None));
+            assert_eq!(reader.offset(), 7);
+        }
+        let mut reader = FrameReader::behind(preamble);
+        reader.push(&frame(b"one"));
+        assert_eq!(reader.next_frame(), Ok(None));
+        assert_eq!(reader.finish(), Ok(()));
+    }
+
+    /// A preamble where a frame should start is no legal length.
+    #[test]
+    fn a_preamble_is_no_frame() {
+        for preamble in [crate::SERIAL_PREAMBLE, crate::SERIAL_ANSWER] {
+            let mut reader = FrameReader::new();
+            reader.push(&preamble);
+            assert!(reader.next_frame().is_err());
+            assert_eq!(reader.pending(), preamble);
+        }
     }
 
     #[test]

@@ -27,14 +27,14 @@ pub(crate) mod token;
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use provium_protocol::ToAgent;
+use provium_protocol::{FrameReader, ToAgent};
 
 pub(crate) use identity::Identity;
 use request::Job;
 use session::Session;
 pub(crate) use state::{Role, State};
 
-use crate::link::{Link, LinkReader};
+use crate::link::{self, Link};
 use crate::ops::OpThread;
 use crate::sys::{Sys, poll, process, signal};
 
@@ -153,7 +153,7 @@ impl Server {
         }
     }
 
-    fn receive(&self, session: &Arc<Session>, reader: &mut LinkReader, wait: bool) {
+    fn receive(&self, session: &Arc<Session>, reader: &mut FrameReader, wait: bool) {
         match session.conn.receive(reader.space(), wait) {
             Ok(0) => self.lost(session),
             Ok(count) => {
@@ -165,7 +165,7 @@ impl Server {
         }
     }
 
-    fn take_frames(&self, session: &Arc<Session>, reader: &mut LinkReader) {
+    fn take_frames(&self, session: &Arc<Session>, reader: &mut FrameReader) {
         loop {
             let message = match reader.next_frame() {
                 Ok(None) => return,
@@ -207,7 +207,7 @@ impl Server {
     /// Takes a connection; it replaces the one before (E-043).
     fn open_session(&self, early: &[u8]) {
         if let Ok(conn) = self.link.accept() {
-            let reader = LinkReader::new(&conn, early);
+            let reader = link::reader(&conn, early);
             self.lock().open_session(conn, reader);
         }
     }

@@ -4,14 +4,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use provium_protocol::message::err_frame;
 use provium_protocol::{
-    Error, ErrorKind, Hello, HelloErr, PROTOCOL_VERSION, SERIAL_PREAMBLE, ToAgent,
+    Error, ErrorKind, FrameReader, Hello, HelloErr, PROTOCOL_VERSION, SERIAL_PREAMBLE, ToAgent,
 };
 
 use super::outbox::Outbox;
 use super::staged::Staged;
 use super::state::{Role, State};
 use super::token::{Kind, token};
-use crate::link::{Conn, LinkReader};
+use crate::link::Conn;
 use crate::sys::poll::{ONCE, READABLE, WRITABLE};
 
 /// A connection and the bytes read from it. Its number tells it from those before.
@@ -19,16 +19,16 @@ use crate::sys::poll::{ONCE, READABLE, WRITABLE};
 pub(crate) struct Session {
     pub(crate) generation: u64,
     pub(crate) conn: Conn,
-    reader: Mutex<LinkReader>,
+    reader: Mutex<FrameReader>,
 }
 
 impl Session {
-    pub(crate) fn lock_reader(&self) -> MutexGuard<'_, LinkReader> {
+    pub(crate) fn lock_reader(&self) -> MutexGuard<'_, FrameReader> {
         self.reader.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The reader, unless another thread is reading.
-    pub(crate) fn try_reader(&self) -> Option<MutexGuard<'_, LinkReader>> {
+    pub(crate) fn try_reader(&self) -> Option<MutexGuard<'_, FrameReader>> {
         match self.reader.try_lock() {
             Ok(reader) => Some(reader),
             Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
@@ -51,7 +51,7 @@ pub(crate) struct Current {
 
 impl State {
     /// A new connection replaces the one before (E-043).
-    pub(crate) fn open_session(&mut self, conn: Conn, reader: LinkReader) {
+    pub(crate) fn open_session(&mut self, conn: Conn, reader: FrameReader) {
         self.end_session(self.current.generation);
         if self.quitting() {
             return;
@@ -216,8 +216,13 @@ impl State {
         }
         self.current.greeted = true;
         let answer = self.identity.hello_ok(self.role != Role::Main);
-        if let Ok(frame) = answer.to_frame() {
-            self.send(frame);
+        self.send_hello(answer.to_frame());
+    }
+
+    fn send_hello(&mut self, frame: Result<Vec<u8>, Error>) {
+        if let (Some(session), Ok(frame)) = (&self.current.session, frame) {
+            let preamble = session.conn.answer_preamble();
+            self.send([preamble, frame.as_slice()].concat());
         }
     }
 
@@ -227,9 +232,7 @@ impl State {
             protocol_version: PROTOCOL_VERSION,
             message: why.to_owned(),
         };
-        if let Ok(frame) = answer.to_frame() {
-            self.send(frame);
-        }
+        self.send_hello(answer.to_frame());
         self.end_session(self.current.generation);
     }
 }
