@@ -1,9 +1,10 @@
 //! How host threads wait for a guest: who waits, and the hand-over that keeps `soft` deterministic.
 //!
-//! A host thread that wants something from the guest (a response, a console line, a state) waits on the machine's
-//! [`Signal`]. Whatever may fulfil such a wish notifies it. On the software backend the machine's thread, having
-//! notified, stands still until every waiter has looked at its condition again (`settle`): so a condition is always
-//! judged at one exact guest instant, however slow the host's threads are.
+//! A host thread that wants something from the guest (a response, a console line, a state) waits on
+//! the machine's [`Signal`]. Whatever may fulfil such a wish notifies it. On the software backend
+//! the machine's thread, having notified, stands still until every waiter has looked at its
+//! condition again (`settle`): so a condition is always judged at one exact guest instant, however
+//! slow the host's threads are.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,9 +15,10 @@ use provium_devices::Signal;
 
 /// A [`Signal`] together with the threads that wait on it.
 ///
-/// Notified by the machine itself (vsock traffic of subscribed streams, console output with a watcher, state
-/// changes, alarms), and by anyone else who changed something that a waiter's condition looks at. Machines that are
-/// to be waited for together (all VMs of a lab) share one bell.
+/// Notified by the machine itself (vsock traffic of subscribed streams, console output with a
+/// watcher, state changes, alarms), and by anyone else who changed something that a waiter's
+/// condition looks at. Machines that are to be waited for together (all VMs of a lab) share one
+/// bell.
 pub struct Bell {
     signal: Arc<Signal>,
     waiters: Mutex<Waiters>,
@@ -65,8 +67,8 @@ impl Bell {
         self.count.load(Ordering::Acquire)
     }
 
-    /// Blocks the calling machine thread until all waiters have judged the latest notification, or `abort` holds.
-    /// `abort` is looked at when it starts and after each [`Bell::interrupt`].
+    /// Blocks the calling machine thread until all waiters have judged the latest notification, or
+    /// `abort` holds. `abort` is looked at when it starts and after each [`Bell::interrupt`].
     pub(crate) fn settle(&self, abort: impl Fn() -> bool) {
         let mut waiters = self.lock();
         while !abort() {
@@ -113,8 +115,8 @@ impl Waiter {
         self.bell.signal.generation()
     }
 
-    /// Declares that the condition has been judged as of `generation`, then blocks until there is another
-    /// notification or host time `until` has come. True when notified.
+    /// Declares that the condition has been judged as of `generation`, then blocks until there is
+    /// another notification or host time `until` has come. True when notified.
     pub(crate) fn wait_past(&self, generation: u64, until: Option<Instant>) -> bool {
         self.bell.lock().seen.insert(self.id, Some(generation));
         self.bell.answered.notify_all();

@@ -1,7 +1,7 @@
 //! The devices of one machine and the buses they sit on: the same board for both backends.
 //!
-//! A backend hands in its interrupt lines and gets accesses answered ([`Board::answer`]) and host activity taken up
-//! ([`Board::poll_kicked`]); everything else about devices is here.
+//! A backend hands in its interrupt lines and gets accesses answered ([`Board::answer`]) and host
+//! activity taken up ([`Board::poll_kicked`]); everything else about devices is here.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -297,8 +297,12 @@ impl Board {
                     self.pio.write(u64::from(port), element);
                 }
             }
-            Exit::MmioRead { address, data } => drop(self.mmio.read(address, data)),
-            Exit::MmioWrite { address, data } => drop(self.mmio.write(address, data)),
+            Exit::MmioRead { address, data } => {
+                self.mmio.read(address, data);
+            }
+            Exit::MmioWrite { address, data } => {
+                self.mmio.write(address, data);
+            }
             Exit::Hlt | Exit::Shutdown | Exit::Interrupted => return false,
         }
         true

@@ -1,8 +1,10 @@
-//! The machine's clock: guest nanoseconds since the machine started, alarms, and the wall clock laid over them.
+//! The machine's clock: guest nanoseconds since the machine started, alarms, and the wall clock
+//! laid over them.
 //!
-//! On `soft` the machine's thread sets the time as instructions retire and idle periods are skipped (L-247); on KVM
-//! it is host time less the spans during which the machine was paused (L-074). This is the one place of the crate,
-//! together with the speed probe and host-time backstops, that reads the host's clock.
+//! On `soft` the machine's thread sets the time as instructions retire and idle periods are skipped
+//! (L-247); on KVM it is host time less the spans during which the machine was paused (L-074). This
+//! is the one place of the crate, together with the speed probe and host-time backstops, that reads
+//! the host's clock.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,8 +13,8 @@ use std::time::Instant;
 
 use provium_devices::{AlarmId, Clock};
 
-/// What an alarm does when its time has come. It runs on the machine's own thread (`soft`) or its device thread
-/// (KVM) and must return quickly.
+/// What an alarm does when its time has come. It runs on the machine's own thread (`soft`) or its
+/// device thread (KVM) and must return quickly.
 pub type AlarmAction = Box<dyn FnOnce() + Send>;
 
 /// The clock of one machine; see the module documentation.
@@ -102,14 +104,16 @@ impl MachineClock {
         self.wall_base_ns.load(Ordering::Acquire)
     }
 
-    /// Moves virtual time forward to `ns`; time never goes back. Without effect on a host-time clock.
+    /// Moves virtual time forward to `ns`; time never goes back. Without effect on a host-time
+    /// clock.
     pub(crate) fn advance_to(&self, ns: u64) {
         if let Source::Virtual(now) = &self.source {
             now.fetch_max(ns, Ordering::AcqRel);
         }
     }
 
-    /// Lets a host-time clock stand still (true) or run on (false); a virtual clock does so by itself.
+    /// Lets a host-time clock stand still (true) or run on (false); a virtual clock does so by
+    /// itself.
     pub(crate) fn set_paused(&self, paused: bool) {
         if let Source::Host(time) = &self.source {
             let mut time = lock(time);
@@ -146,7 +150,8 @@ impl MachineClock {
             .map(|((at_ns, _), _)| *at_ns)
     }
 
-    /// Fires the alarms that are due, earliest first; returns how many there were. Actions may set further alarms.
+    /// Fires the alarms that are due, earliest first; returns how many there were. Actions may set
+    /// further alarms.
     pub(crate) fn fire_due(&self) -> usize {
         let mut fired = 0;
         loop {
@@ -255,7 +260,12 @@ mod tests {
     fn an_alarm_may_set_an_alarm_that_is_due_too() {
         let clock = Arc::new(MachineClock::new_virtual(0));
         let again = clock.clone();
-        clock.call_at(1, Box::new(move || drop(again.call_at(1, Box::new(|| {})))));
+        clock.call_at(
+            1,
+            Box::new(move || {
+                again.call_at(1, Box::new(|| {}));
+            }),
+        );
         clock.advance_to(1);
         assert_eq!(clock.fire_due(), 2);
     }
@@ -265,7 +275,9 @@ mod tests {
         let clock = MachineClock::new_virtual(0);
         let told = Arc::new(AtomicU64::new(0));
         let count = told.clone();
-        clock.set_on_earlier(Box::new(move || drop(count.fetch_add(1, Ordering::SeqCst))));
+        clock.set_on_earlier(Box::new(move || {
+            count.fetch_add(1, Ordering::SeqCst);
+        }));
         clock.call_at(10, Box::new(|| {}));
         clock.call_at(20, Box::new(|| {}));
         clock.call_at(5, Box::new(|| {}));

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use crate::bell::Bell;
 
-/// Which backend runs the vCPUs; `auto` is resolved by [`crate::probe`] before a machine is built.
+/// Which backend runs the vCPUs; `auto` is resolved by [`crate::probe`] before a machine is
+/// built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Backend {
     /// The host's processor through `/dev/kvm`.
@@ -23,7 +24,8 @@ impl std::fmt::Display for Backend {
     }
 }
 
-/// One part of the initial RAM file system; the parts are laid one after another, later files winning (L-244).
+/// One part of the initial RAM file system; the parts are laid one after another, later files
+/// winning (L-244).
 #[derive(Debug, Clone)]
 pub enum InitrdPart {
     /// Read from this file when the machine starts.
@@ -32,8 +34,8 @@ pub enum InitrdPart {
     Bytes(Arc<[u8]>),
 }
 
-/// Everything that defines a machine. With equal values, two machines on `soft` behave the same to the last
-/// instruction.
+/// Everything that defines a machine. With equal values, two machines on `soft` behave the same to
+/// the last instruction.
 #[derive(Clone)]
 pub struct MachineConfig {
     /// Used in thread names and messages.

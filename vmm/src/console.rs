@@ -1,8 +1,10 @@
-//! The serial console as the host sees it: everything since boot, who watches, what the host types, and panics.
+//! The serial console as the host sees it: everything since boot, who watches, what the host types,
+//! and panics.
 //!
-//! The log has no size limit (a guest may flood it): the newest part stays in memory, older chunks go to an unlinked
-//! temporary file. Readers hold an offset and ask for bytes from there, so no reader can slow the guest or another
-//! reader down. Offsets count from the machine's start and go on over a reset.
+//! The log has no size limit (a guest may flood it): the newest part stays in memory, older chunks
+//! go to an unlinked temporary file. Readers hold an offset and ask for bytes from there, so no
+//! reader can slow the guest or another reader down. Offsets count from the machine's start and go
+//! on over a reset.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -14,7 +16,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 const CHUNK: usize = 64 * 1024;
 /// Full chunks kept in memory before the oldest is spilled.
 const CHUNKS_IN_MEMORY: usize = 16;
-/// What a line must contain to be a kernel panic (L-061); the kernel prints it for every panic since 2.6.
+/// What a line must contain to be a kernel panic (L-061); the kernel prints it for every panic
+/// since 2.6.
 const PANIC_MARK: &[u8] = b"Kernel panic - not syncing";
 /// Longest line start looked at for the mark: printk prefix, mark and reason are far shorter.
 const LINE_LIMIT: usize = 1024;
@@ -36,7 +39,8 @@ struct Log {
     /// Bytes in the spill file; the in-memory chunks follow on.
     spilled: u64,
     spill: Option<File>,
-    /// Set when the spill file failed: chunks are dropped from the front then, with this many bytes lost.
+    /// Set when the spill file failed: chunks are dropped from the front then, with this many bytes
+    /// lost.
     lost: u64,
     chunks: VecDeque<Vec<u8>>,
     line: Vec<u8>,
@@ -68,7 +72,8 @@ impl Log {
             return;
         };
         if self.lost > 0 || self.write_spill(&chunk).is_err() {
-            // Disk full or no temporary directory: the console must go on, so the oldest output is given up.
+            // Disk full or no temporary directory: the console must go on, so the oldest output is
+            // given up.
             self.lost += chunk.len() as u64;
         }
         self.spilled += chunk.len() as u64;
@@ -82,7 +87,8 @@ impl Log {
         file.write_all_at(chunk, self.spilled)
     }
 
-    /// Appends to `out` what is held from `offset` on, at most `max` bytes; returns the offset after it.
+    /// Appends to `out` what is held from `offset` on, at most `max` bytes; returns the offset
+    /// after it.
     fn read_at(&self, offset: u64, max: usize, out: &mut Vec<u8>) -> u64 {
         let mut at = offset;
         let mut left = max;
@@ -204,8 +210,8 @@ impl Console {
         self.lock().len()
     }
 
-    /// Up to `max` bytes from `offset` on, and the offset that follows them. Output that had to be given up (the
-    /// spill file could not be written) is skipped.
+    /// Up to `max` bytes from `offset` on, and the offset that follows them. Output that had to be
+    /// given up (the spill file could not be written) is skipped.
     #[must_use]
     pub fn read_at(&self, offset: u64, max: usize) -> (Vec<u8>, u64) {
         let mut out = Vec::new();
@@ -320,7 +326,9 @@ mod tests {
         let console = Arc::new(Console::new());
         let rings = Arc::new(AtomicUsize::new(0));
         let count = rings.clone();
-        console.set_on_output(Box::new(move || drop(count.fetch_add(1, Ordering::SeqCst))));
+        console.set_on_output(Box::new(move || {
+            count.fetch_add(1, Ordering::SeqCst);
+        }));
         console.put(b"a");
         let watch = console.watch();
         console.put(b"b");

@@ -1,9 +1,10 @@
 //! Who may run: the gate between a machine's executor threads and the threads that own or use it.
 //!
-//! Executors are the threads that move the guest: one on `soft`, one per vCPU and the device loop on KVM. Each calls
-//! [`Control::checkpoint`] between stretches of work and blocks there while the machine is paused, held by somebody
-//! who looks at a stopped world, about to be reset, or (`soft`) not asked for by any demand (L-247). Everything that
-//! wants an executor's attention sets a wish here and then kicks it.
+//! Executors are the threads that move the guest: one on `soft`, one per vCPU and the device loop
+//! on KVM. Each calls [`Control::checkpoint`] between stretches of work and blocks there while the
+//! machine is paused, held by somebody who looks at a stopped world, about to be reset, or (`soft`)
+//! not asked for by any demand (L-247). Everything that wants an executor's attention sets a wish
+//! here and then kicks it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -169,8 +170,8 @@ impl Control {
         self.parked.notify_all();
     }
 
-    /// Blocks an idle executor until host activity, another wish, or `timeout`. The executor counts as parked
-    /// meanwhile, so that a pause need not wake it.
+    /// Blocks an idle executor until host activity, another wish, or `timeout`. The executor counts
+    /// as parked meanwhile, so that a pause need not wake it.
     pub(crate) fn idle(&self, timeout: Option<Duration>) {
         let mut state = self.lock();
         state.parked += 1;
@@ -333,7 +334,9 @@ mod tests {
         std::thread::spawn(move || {
             loop {
                 match control.checkpoint(steps.load(Ordering::SeqCst)) {
-                    Go::Run { .. } => drop(steps.fetch_add(1, Ordering::SeqCst)),
+                    Go::Run { .. } => {
+                        steps.fetch_add(1, Ordering::SeqCst);
+                    }
                     Go::Reset(_) => control.reset_done(),
                     Go::Stop => break control.leave(),
                 }

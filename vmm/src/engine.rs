@@ -1,4 +1,5 @@
-//! What a backend is to the machine: threads that run vCPUs, and access to their states while they stand still.
+//! What a backend is to the machine: threads that run vCPUs, and access to their states while they
+//! stand still.
 
 use std::sync::Arc;
 
@@ -13,8 +14,8 @@ use crate::vcpu::{VcpuError, VcpuState};
 
 /// A backend's part of one machine.
 pub(crate) trait Engine: Send + Sync {
-    /// Puts the vCPUs and interrupt controllers into power-on state with the boot processor at the kernel's entry.
-    /// The world stands still.
+    /// Puts the vCPUs and interrupt controllers into power-on state with the boot processor at the
+    /// kernel's entry. The world stands still.
     fn reset(&self, boot: &BootInfo) -> Result<(), Error>;
 
     /// Reads all vCPUs. The world stands still.
@@ -33,8 +34,8 @@ pub(crate) trait Engine: Send + Sync {
     fn join(&self);
 }
 
-/// Restarts a machine in place: devices, memory and vCPUs as at power-on, the kernel loaded anew. Called by the
-/// executor that was handed the reset, with the world standing still.
+/// Restarts a machine in place: devices, memory and vCPUs as at power-on, the kernel loaded anew.
+/// Called by the executor that was handed the reset, with the world standing still.
 pub(crate) fn restart(
     shared: &Shared,
     board: &Board,

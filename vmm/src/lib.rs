@@ -1,8 +1,8 @@
 //! One virtual machine: memory, boot, vCPUs, interrupt controllers, clock.
 //!
-//! [`Machine::start`] turns a [`MachineConfig`] into a running guest inside this process. Which backend executes the
-//! vCPUs ([`Backend`]) is decided by the owner, usually through [`probe`]; everything else about the machine is the
-//! same on both.
+//! [`Machine::start`] turns a [`MachineConfig`] into a running guest inside this process. Which
+//! backend executes the vCPUs ([`Backend`]) is decided by the owner, usually through [`probe`];
+//! everything else about the machine is the same on both.
 //!
 //! | question | file |
 //! |---|---|
@@ -30,6 +30,7 @@ mod loader;
 mod machine;
 mod memory;
 mod phys;
+pub mod probe;
 mod shared;
 pub mod soft;
 mod stats;

@@ -1,7 +1,9 @@
-//! The life of a machine as its owner sees it: which state it is in, why it stopped, and who wants to be told.
+//! The life of a machine as its owner sees it: which state it is in, why it stopped, and who wants
+//! to be told.
 //!
-//! States change on whatever thread causes them (a vCPU thread, the device loop, the owner); the cell below
-//! serialises the changes, keeps the first stop cause for good, and tells subscribers in order.
+//! States change on whatever thread causes them (a vCPU thread, the device loop, the owner); the
+//! cell below serialises the changes, keeps the first stop cause for good, and tells subscribers in
+//! order.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -72,8 +74,8 @@ pub enum MachineEvent {
     PanicSeen(String),
 }
 
-/// A subscriber. It is called on the thread that caused the event and must return quickly; it may ring bells
-/// and note things, and must not call back into the machine.
+/// A subscriber. It is called on the thread that caused the event and must return quickly; it may
+/// ring bells and note things, and must not call back into the machine.
 pub type EventHook = Box<dyn Fn(&MachineEvent) + Send + Sync>;
 
 /// The state cell of one machine.
@@ -173,7 +175,8 @@ impl Lifecycle {
         true
     }
 
-    /// Blocks until `until` holds of the state or `timeout` of host time has passed; returns the state then.
+    /// Blocks until `until` holds of the state or `timeout` of host time has passed; returns the
+    /// state then.
     pub(crate) fn wait(
         &self,
         timeout: Option<Duration>,

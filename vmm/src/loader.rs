@@ -73,8 +73,8 @@ fn read_part(part: &InitrdPart) -> Result<Arc<[u8]>, Error> {
     }
 }
 
-/// Spreads the machine's seed over the 32 bytes that the kernel's pool takes in (SplitMix64's finaliser per word; the
-/// kernel hashes them anyway).
+/// Spreads the machine's seed over the 32 bytes that the kernel's pool takes in (SplitMix64's
+/// finaliser per word; the kernel hashes them anyway).
 fn expand_seed(seed: u64) -> [u8; 32] {
     let mut bytes = [0; 32];
     for (index, word) in (1..).zip(bytes.chunks_exact_mut(8)) {

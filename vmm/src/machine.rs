@@ -88,11 +88,12 @@ fn check(config: &MachineConfig) -> Result<(), Error> {
 }
 
 impl Machine {
-    /// Builds the machine, loads the kernel and starts the vCPUs. On `soft` nothing moves until there is a
-    /// [`Demand`](crate::Demand).
+    /// Builds the machine, loads the kernel and starts the vCPUs. On `soft` nothing moves until
+    /// there is a [`Demand`](crate::Demand).
     ///
     /// # Errors
-    /// When the configuration, the boot files or the backend do not allow it; nothing is left behind then.
+    /// When the configuration, the boot files or the backend do not allow it; nothing is left
+    /// behind then.
     pub fn start(config: MachineConfig) -> Result<Self, Error> {
         check(&config)?;
         let loader = Arc::new(Loader::new(&config)?);
@@ -179,8 +180,8 @@ impl Machine {
         self.shared.life.state()
     }
 
-    /// Blocks until `until` holds of the state or `timeout` of host time has passed; returns the state then. Does
-    /// not let a `soft` machine run: see [`Machine::wait`] for that.
+    /// Blocks until `until` holds of the state or `timeout` of host time has passed; returns the
+    /// state then. Does not let a `soft` machine run: see [`Machine::wait`] for that.
     pub fn wait_state(
         &self,
         timeout: Option<Duration>,
@@ -198,8 +199,8 @@ impl Machine {
         }
     }
 
-    /// How many times the guest has been started: 1, and one more for each reset. What belongs to an earlier boot is
-    /// stale (L-063).
+    /// How many times the guest has been started: 1, and one more for each reset. What belongs to
+    /// an earlier boot is stale (L-063).
     #[must_use]
     pub fn boots(&self) -> u64 {
         self.shared.life.boots()
@@ -222,7 +223,8 @@ impl Machine {
         }
     }
 
-    /// Stops vCPUs and guest time (L-074); returns once nothing moves. Pausing a paused machine changes nothing.
+    /// Stops vCPUs and guest time (L-074); returns once nothing moves. Pausing a paused machine
+    /// changes nothing.
     ///
     /// # Errors
     /// When the machine has stopped.
@@ -257,8 +259,8 @@ impl Machine {
         Ok(())
     }
 
-    /// Restarts the guest in place, as the reset button does; returns once that is done. A paused machine stays
-    /// paused, at the kernel's entry.
+    /// Restarts the guest in place, as the reset button does; returns once that is done. A paused
+    /// machine stays paused, at the kernel's entry.
     ///
     /// # Errors
     /// When the machine has stopped or cannot be restarted.
@@ -274,12 +276,14 @@ impl Machine {
         self.board.button.press();
     }
 
-    /// Stops the machine for good and waits for its threads. Takes a bounded time whatever the guest does.
+    /// Stops the machine for good and waits for its threads. Takes a bounded time whatever the
+    /// guest does.
     pub fn stop(&self) {
         self.stop_for(StopCause::Killed);
     }
 
-    /// As [`Machine::stop`], for a cause that the owner found out (an agent that fell silent after a panic, L-061).
+    /// As [`Machine::stop`], for a cause that the owner found out (an agent that fell silent after
+    /// a panic, L-061).
     pub fn stop_for(&self, cause: StopCause) {
         self.shared.stop(cause);
         self.engine.join();
@@ -293,18 +297,23 @@ impl Machine {
         phys::read(&self.shared.memory, GuestAddress(address), len)
     }
 
-    /// Writes guest-physical memory, also while paused or stopped (L-238). The guest's vCPUs see it from their next
-    /// instructions on, as code too.
+    /// Writes guest-physical memory, also while paused or stopped (L-238). The guest's vCPUs see it
+    /// from their next instructions on, as code too.
     ///
     /// # Errors
     /// When part of the range is not RAM; nothing is written then.
     pub fn phys_write(&self, address: u64, data: &[u8]) -> Result<(), Error> {
-        self.shared
+        let shared = &self.shared;
+        shared
             .control
-            .with_still_world(|| phys::write(&self.shared.memory, GuestAddress(address), data))
+            .with_still_world(|| phys::write(&shared.memory, GuestAddress(address), data))?;
+        // The software processor is to look for decoded code that was overwritten.
+        shared.control.note_activity();
+        Ok(())
     }
 
-    /// Where each vCPU stands, for the report of a hung guest. Interrupts the guest only for the moment of looking.
+    /// Where each vCPU stands, for the report of a hung guest. Interrupts the guest only for the
+    /// moment of looking.
     ///
     /// # Errors
     /// When the backend cannot tell.

@@ -1,4 +1,5 @@
-//! Guest RAM as a whole: wiping it for a restart, and learning what devices and the host wrote to it.
+//! Guest RAM as a whole: wiping it for a restart, and learning what devices and the host wrote to
+//! it.
 
 use std::io;
 use std::ops::Deref;
@@ -13,8 +14,8 @@ const PAGE: u64 = 4096;
 /// Makes all RAM zero and gives its pages back to the host.
 pub(crate) fn wipe(memory: &GuestMemory) -> Result<(), Error> {
     for region in memory.iter() {
-        // SAFETY: the range is exactly one private anonymous mapping that `memory` owns. Others access it only
-        // through volatile accessors or as vCPUs, and read zeroes afterwards.
+        // SAFETY: the range is exactly one private anonymous mapping that `memory` owns. Others
+        // access it only through volatile accessors or as vCPUs, and read zeroes afterwards.
         let rc =
             unsafe { libc::madvise(region.as_ptr().cast(), region.size(), libc::MADV_DONTNEED) };
         if rc != 0 {
@@ -26,8 +27,8 @@ pub(crate) fn wipe(memory: &GuestMemory) -> Result<(), Error> {
     Ok(())
 }
 
-/// Calls `changed` with every range (start, length) that was written through [`GuestMemory`], by devices or the host,
-/// since the last call.
+/// Calls `changed` with every range (start, length) that was written through [`GuestMemory`], by
+/// devices or the host, since the last call.
 pub(crate) fn drain_dirty(memory: &GuestMemory, mut changed: impl FnMut(u64, u64)) {
     for region in memory.iter() {
         let start = region.start_addr().0;

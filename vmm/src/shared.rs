@@ -76,13 +76,15 @@ impl Shared {
         self.bell.ring();
     }
 
-    /// Notes a panic of the guest's kernel; the machine runs on, so that the rest of the report reaches the console.
+    /// Notes a panic of the guest's kernel; the machine runs on, so that the rest of the report
+    /// reaches the console.
     pub(crate) fn panic_seen(&self, line: &str) {
         self.life.panic_seen(line);
         self.bell.ring();
     }
 
-    /// The guest asked for a reset: honoured in place (L-062), unless its kernel panicked before (L-251).
+    /// The guest asked for a reset: honoured in place (L-062), unless its kernel panicked before
+    /// (L-251).
     pub(crate) fn guest_reset(&self) {
         match self.life.panic_line() {
             Some(line) => self.stop(StopCause::Panic(line)),

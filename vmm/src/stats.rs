@@ -9,7 +9,8 @@ use crate::vcpu::Exit;
 pub struct Stats {
     /// Guest instructions retired, all vCPUs together; none on KVM, which does not tell.
     pub instructions: Option<u64>,
-    /// Instructions that the software CPU lacks (they raised #UD), by name, with how often they were met.
+    /// Instructions that the software CPU lacks (they raised #UD), by name, with how often they
+    /// were met.
     pub unknown_instructions: Vec<(String, u64)>,
     /// Exits by kind.
     pub exits: ExitCounts,

@@ -1,7 +1,8 @@
 //! What a virtual CPU is to the machine, whoever executes it.
 //!
-//! The machine's loops know the trait below and nothing of KVM or of the software processor. A vCPU's state is kept
-//! in the shapes of the KVM API on both backends, which is what makes a saved machine portable between them.
+//! The machine's loops know the trait below and nothing of KVM or of the software processor. A
+//! vCPU's state is kept in the shapes of the KVM API on both backends, which is what makes a saved
+//! machine portable between them.
 
 use kvm_bindings::{
     KVM_MP_STATE_HALTED, KVM_MP_STATE_INIT_RECEIVED, KVM_MP_STATE_RUNNABLE,
@@ -10,11 +11,12 @@ use kvm_bindings::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Length of the state-component area kept per vCPU: legacy x87/SSE area and XSAVE header (the CPU model has no
-/// further components).
+/// Length of the state-component area kept per vCPU: legacy x87/SSE area and XSAVE header (the CPU
+/// model has no further components).
 pub const XSAVE_LEN: usize = 576;
 
-/// Why a vCPU came back from [`Vcpu::run`]. The slices of reads are to be filled in before it runs again.
+/// Why a vCPU came back from [`Vcpu::run`]. The slices of reads are to be filled in before it runs
+/// again.
 #[derive(Debug)]
 pub enum Exit<'a> {
     /// An IN instruction.
@@ -93,17 +95,25 @@ pub enum VcpuError {
 
 /// One virtual CPU.
 pub trait Vcpu {
-    /// Runs until something needs the machine, or until about `budget` nanoseconds of guest time have been executed
-    /// where the backend can count them (KVM cannot: there a kick ends it).
+    /// Runs until something needs the machine, or until about `budget` nanoseconds of guest time
+    /// have been executed where the backend can count them (KVM cannot: there a kick ends it).
     ///
     /// # Errors
     /// When the guest cannot go on for a reason that is not the guest architecture's own.
     fn run(&mut self, budget: u64) -> Result<Exit<'_>, VcpuError>;
 
-    /// Copies the state out. An access that was answered but not yet retired is retired first.
+    /// Lets the instruction of the last access retire, without executing anything after it. An
+    /// instruction may make several accesses: then the next one comes out, to be answered before
+    /// the next call. `None` once nothing is under way.
     ///
     /// # Errors
-    /// When the backend refuses.
+    /// As [`Vcpu::run`].
+    fn finish_access(&mut self) -> Result<Option<Exit<'_>>, VcpuError>;
+
+    /// Copies the state out. No access may be under way: see [`Vcpu::finish_access`].
+    ///
+    /// # Errors
+    /// When the backend refuses, or an access is under way.
     fn state(&mut self) -> Result<VcpuState, VcpuError>;
 
     /// Replaces the state.
@@ -111,6 +121,21 @@ pub trait Vcpu {
     /// # Errors
     /// When the backend refuses or the state is malformed.
     fn set_state(&mut self, state: &VcpuState) -> Result<(), VcpuError>;
+}
+
+/// Reads a vCPU's state after finishing what is under way, `answer` being asked for further
+/// accesses.
+///
+/// # Errors
+/// As [`Vcpu::state`] and [`Vcpu::finish_access`].
+pub fn settled_state(
+    vcpu: &mut dyn Vcpu,
+    mut answer: impl FnMut(Exit<'_>),
+) -> Result<VcpuState, VcpuError> {
+    while let Some(exit) = vcpu.finish_access()? {
+        answer(exit);
+    }
+    vcpu.state()
 }
 
 /// The whole state of one vCPU between two instructions.

@@ -1,8 +1,8 @@
 //! Waiting for a guest: demands, and the one helper through which every wait of the harness goes.
 //!
-//! A `soft` machine moves only while somebody holds a [`Demand`] on it, and not beyond the largest horizon of the
-//! demands held (L-247). A wait holds one for as long as it lasts. Lab-wide quanta of virtual time will be demands
-//! with a horizon, too.
+//! A `soft` machine moves only while somebody holds a [`Demand`] on it, and not beyond the largest
+//! horizon of the demands held (L-247). A wait holds one for as long as it lasts. Lab-wide quanta
+//! of virtual time will be demands with a horizon, too.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +13,8 @@ use crate::lifecycle::{MachineState, StopCause};
 use crate::machine::Machine;
 use crate::shared::Shared;
 
-/// While it lives, the machine may run (L-247). Without effect on KVM, where guests run in real time.
+/// While it lives, the machine may run (L-247). Without effect on KVM, where guests run in real
+/// time.
 pub struct Demand {
     shared: Arc<Shared>,
     id: u64,
@@ -95,19 +96,21 @@ impl Machine {
         Demand::new(self.shared(), u64::MAX)
     }
 
-    /// Lets the machine run up to guest time `until_ns` for as long as the result lives; it stands still there.
+    /// Lets the machine run up to guest time `until_ns` for as long as the result lives; it stands
+    /// still there.
     #[must_use]
     pub fn demand_until(&self, until_ns: u64) -> Demand {
         Demand::new(self.shared(), until_ns)
     }
 
-    /// Lets the machine run until `condition` yields something, or guest time reaches `guest_deadline_ns`, or
-    /// `host_backstop` of host time has passed, or the machine stops.
+    /// Lets the machine run until `condition` yields something, or guest time reaches
+    /// `guest_deadline_ns`, or `host_backstop` of host time has passed, or the machine stops.
     ///
-    /// The condition is looked at first of all, again whenever the machine's [`Bell`](crate::Bell) is rung
-    /// (subscribe streams to [`Machine::signal`]; watch the console), and a last time before any of the other ends
-    /// is reported. On `soft` the guest stands still while it is looked at, so what it sees is the state at one
-    /// exact guest instant; it must not block on the guest.
+    /// The condition is looked at first of all, again whenever the machine's [`Bell`](crate::Bell)
+    /// is rung (subscribe streams to [`Machine::signal`]; watch the console), and a last time
+    /// before any of the other ends is reported. On `soft` the guest stands still while it is
+    /// looked at, so what it sees is the state at one exact guest instant; it must not block on the
+    /// guest.
     pub fn wait<T>(
         &self,
         guest_deadline_ns: Option<u64>,
@@ -121,7 +124,8 @@ impl Machine {
         }
         let until = host_backstop.and_then(|d| Instant::now().checked_add(d));
         let _alarm = guest_deadline_ns.map(|at| DeadlineBell::new(shared, at));
-        // Dropped before `place`, so that the machine, having settled, finds nobody who wants it to go on.
+        // Dropped before `place`, so that the machine, having settled, finds nobody who wants it to
+        // go on.
         let _demand = Demand::new(shared, guest_deadline_ns.unwrap_or(u64::MAX));
         loop {
             let generation = place.generation();
@@ -154,9 +158,10 @@ impl Machine {
     }
 }
 
-/// Lets all of `machines` run for `duration` of guest time each, or until `host_backstop` of host time has passed
-/// (`wait_until`'s pauses, L-248). Machines that are paused or stopped, or stop meanwhile, are not waited for. The
-/// machines share one bell. True when every running one got its time.
+/// Lets all of `machines` run for `duration` of guest time each, or until `host_backstop` of host
+/// time has passed (`wait_until`'s pauses, L-248). Machines that are paused or stopped, or stop
+/// meanwhile, are not waited for. The machines share one bell. True when every running one got its
+/// time.
 pub fn run_all_for(machines: &[&Machine], duration: Duration, host_backstop: Duration) -> bool {
     let Some(first) = machines.first() else {
         return true;

@@ -9,13 +9,14 @@ use super::events::{DeviceLoop, Wake};
 use super::kick::{self, Kickable};
 use super::vcpu::KvmVcpu;
 use super::vm::{KvmVm, io_failed};
+use crate::board::Board;
 use crate::boot::BootInfo;
 use crate::control::Go;
 use crate::cpuid;
 use crate::engine::{Engine, Parts, chain, restart};
 use crate::error::Error;
 use crate::lifecycle::StopCause;
-use crate::vcpu::{Exit, Vcpu, VcpuError, VcpuState};
+use crate::vcpu::{Exit, Vcpu, VcpuError, VcpuState, settled_state};
 
 /// One vCPU and the handle on its thread.
 struct Seat {
@@ -28,6 +29,7 @@ struct Seat {
 
 pub(super) struct KvmEngine {
     vm: Arc<KvmVm>,
+    board: Arc<Board>,
     seats: Vec<Seat>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Time while paused: kvmclock and each vCPU's TSC and timer.
@@ -61,8 +63,10 @@ impl KvmEngine {
         let wake = Wake::new()?;
         let devices = DeviceLoop::new(parts.clone(), &vm, wake.clone())?;
         let threads = Mutex::new(Vec::new());
+        let board = parts.board.clone();
         let engine = Arc::new(Self {
             vm,
+            board,
             seats,
             threads,
             frozen: Mutex::new(None),
@@ -145,7 +149,10 @@ impl KvmEngine {
     /// A vCPU thread's loop.
     fn run_vcpu(&self, parts: &Parts, index: usize) {
         let seat = &self.seats[index];
-        let _kickable = seat.kick.register(lock(&seat.vcpu).run_page());
+        let page: *mut _ = lock(&seat.vcpu).run_page();
+        // SAFETY: the page belongs to this seat's vCPU, which `self` keeps until after this
+        // thread's end.
+        let _kickable = unsafe { seat.kick.register(page) };
         let shared = &parts.shared;
         loop {
             match shared.control.checkpoint(0) {
@@ -199,10 +206,12 @@ impl Engine for KvmEngine {
     }
 
     fn states(&self) -> Result<Vec<VcpuState>, VcpuError> {
-        self.seats
-            .iter()
-            .map(|seat| lock(&seat.vcpu).state())
-            .collect()
+        let state = |seat: &Seat| {
+            settled_state(&mut *lock(&seat.vcpu), |exit| {
+                self.board.answer(exit);
+            })
+        };
+        self.seats.iter().map(state).collect()
     }
 
     fn paused(&self, paused: bool) -> Result<(), Error> {

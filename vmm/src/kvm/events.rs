@@ -1,5 +1,5 @@
-//! The device thread of a KVM machine: it takes up queue notifications that KVM delivers by event descriptor, devices
-//! that were kicked by the host, and alarms.
+//! The device thread of a KVM machine: it takes up queue notifications that KVM delivers by event
+//! descriptor, devices that were kicked by the host, and alarms.
 
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,12 +1,15 @@
 //! Getting a vCPU thread out of KVM_RUN: a signal whose handler sets `immediate_exit`.
 //!
-//! The signal interrupts a thread that is in the guest. A thread that was just about to enter has its `kvm_run`
-//! page marked by the handler, so KVM_RUN returns at once: no kick is lost, whenever it arrives.
+//! The signal interrupts a thread that is in the guest. A thread that was just about to enter has
+//! its `kvm_run` page marked by the handler, so KVM_RUN returns at once: no kick is lost, whenever
+//! it arrives.
 
 use std::cell::Cell;
 use std::io;
 use std::ptr;
-use std::sync::{Mutex, Once, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError, mpsc};
+use std::thread;
+use std::time::Duration;
 
 use kvm_bindings::kvm_run;
 
@@ -23,8 +26,9 @@ fn kick_signal() -> libc::c_int {
 extern "C" fn on_kick(_signal: libc::c_int) {
     let page = RUN_PAGE.with(Cell::get);
     if !page.is_null() {
-        // SAFETY: a non-null page was registered by `Kickable::register` on this very thread and stays mapped until
-        // it is unregistered there; `immediate_exit` is a byte that the kernel only reads.
+        // SAFETY: a non-null page was registered by `Kickable::register` on this very thread and
+        // stays mapped until it is unregistered there; `immediate_exit` is a byte that the kernel
+        // only reads.
         unsafe { ptr::write_volatile(&raw mut (*page).immediate_exit, 1) };
     }
 }
@@ -34,11 +38,12 @@ pub(super) fn install_handler() -> io::Result<()> {
     static ONCE: Once = Once::new();
     static RESULT: Mutex<Option<i32>> = Mutex::new(None);
     ONCE.call_once(|| {
-        // SAFETY: an all-zero sigaction is a valid value (no flags, empty mask) which is filled in below.
+        // SAFETY: an all-zero sigaction is a valid value (no flags, empty mask) which is filled in
+        // below.
         let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
         action.sa_sigaction = on_kick as extern "C" fn(libc::c_int) as libc::sighandler_t;
-        // SAFETY: `action` is initialised; the handler only touches a thread-local cell and one mapped byte, both
-        // async-signal-safe.
+        // SAFETY: `action` is initialised; the handler only touches a thread-local cell and one
+        // mapped byte, both async-signal-safe.
         let rc = unsafe { libc::sigaction(kick_signal(), &raw const action, ptr::null_mut()) };
         if rc != 0 {
             let errno = io::Error::last_os_error().raw_os_error();
@@ -58,9 +63,12 @@ pub(super) struct Kickable {
 }
 
 impl Kickable {
-    /// Registers the calling thread for the life of the guard. `page` must be the `kvm_run` page of the vCPU that
-    /// it will run and must outlive the guard.
-    pub(super) fn register(&self, page: &mut kvm_run) -> Registered<'_> {
+    /// Registers the calling thread for the life of the guard.
+    ///
+    /// # Safety
+    /// `page` must be the `kvm_run` page of the vCPU that the thread will run, and must stay mapped
+    /// as long as the guard lives.
+    pub(super) unsafe fn register(&self, page: *mut kvm_run) -> Registered<'_> {
         RUN_PAGE.with(|cell| cell.set(page));
         // SAFETY: pthread_self has no preconditions.
         let this = unsafe { libc::pthread_self() };
@@ -72,7 +80,8 @@ impl Kickable {
     pub(super) fn kick(&self) {
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(thread) = *thread {
-            // SAFETY: the thread is alive: it clears its entry, under the lock held here, before it ends.
+            // SAFETY: the thread is alive: it clears its entry, under the lock held here, before it
+            // ends.
             unsafe { libc::pthread_kill(thread, kick_signal()) };
         }
     }
@@ -85,5 +94,38 @@ impl Drop for Registered<'_> {
     fn drop(&mut self) {
         *self.0.thread.lock().unwrap_or_else(PoisonError::into_inner) = None;
         RUN_PAGE.with(|cell| cell.set(ptr::null_mut()));
+    }
+}
+
+/// Kicks `kickable` after a span of host time, unless dropped before.
+pub(super) struct Deadline {
+    cancel: Option<mpsc::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Deadline {
+    pub(super) fn new(kickable: &Arc<Kickable>, after: Duration) -> io::Result<Self> {
+        let (cancel, cancelled) = mpsc::channel();
+        let target = kickable.clone();
+        let thread = thread::Builder::new()
+            .name("kvm-deadline".to_owned())
+            .spawn(move || {
+                if cancelled.recv_timeout(after) == Err(mpsc::RecvTimeoutError::Timeout) {
+                    target.kick();
+                }
+            })?;
+        Ok(Self {
+            cancel: Some(cancel),
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Deadline {
+    fn drop(&mut self) {
+        drop(self.cancel.take());
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
     }
 }

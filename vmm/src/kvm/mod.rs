@@ -1,4 +1,5 @@
-//! The KVM backend: the host's processor, KVM's interrupt controllers, one thread per vCPU and one for the devices.
+//! The KVM backend: the host's processor, KVM's interrupt controllers, one thread per vCPU and one
+//! for the devices.
 //!
 //! | question | file |
 //! |---|---|

@@ -7,26 +7,28 @@ use kvm_ioctls::VcpuFd;
 
 use crate::vcpu::{VcpuError, VcpuState, XSAVE_LEN};
 
-/// MSRs that make up the model's state, in the order in which they are written back. The TSC comes first and the
-/// TSC deadline (after the local APIC) last, since each depends on what is before it.
+/// MSRs that make up the model's state, in the order in which they are written back: the same that
+/// the software processor keeps. The TSC comes first and the TSC deadline (after the local APIC)
+/// last, since each depends on what is before it. EFER and the APIC base are part of the special
+/// registers.
 const SAVED_MSRS: &[u32] = &[
     MSR_TSC,
-    0x1b,
-    0x174,
-    0x175,
-    0x176,
-    0x1a0,
-    0x277,
-    0x2ff,
-    0xc000_0080,
-    0xc000_0081,
-    0xc000_0082,
-    0xc000_0083,
-    0xc000_0084,
-    0xc000_0102,
-    0xc000_0103,
-    0x4b56_4d00,
-    0x4b56_4d01,
+    0x3b,        // TSC_ADJUST
+    0x48,        // SPEC_CTRL
+    0x174,       // SYSENTER_CS
+    0x175,       // SYSENTER_ESP
+    0x176,       // SYSENTER_EIP
+    0x1a0,       // MISC_ENABLE
+    0x277,       // PAT
+    0x2ff,       // MTRR_DEF_TYPE
+    0xc000_0081, // STAR
+    0xc000_0082, // LSTAR
+    0xc000_0083, // CSTAR
+    0xc000_0084, // SFMASK
+    0xc000_0102, // KERNEL_GS_BASE
+    0xc000_0103, // TSC_AUX
+    0x4b56_4d00, // kvmclock: wall clock
+    0x4b56_4d01, // kvmclock: system time
     MSR_TSC_DEADLINE,
 ];
 /// Time-stamp counter.
@@ -131,8 +133,8 @@ fn save_xsave(fd: &VcpuFd, index: u32) -> Result<Vec<u8>, VcpuError> {
         .take(XSAVE_LEN / 4)
         .flat_map(|w| w.to_le_bytes())
         .collect();
-    // Only the model's components are kept. Words 464..512 of the legacy area are software-defined: KVM reports the
-    // host's feature mask there, which is no guest state.
+    // Only the model's components are kept. Words 464..512 of the legacy area are software-defined:
+    // KVM reports the host's feature mask there, which is no guest state.
     bytes[464..512].fill(0);
     bytes[512..].fill(0);
     bytes[512] = 3;
@@ -147,8 +149,8 @@ fn load_xsave(fd: &VcpuFd, index: u32, bytes: &[u8]) -> Result<(), VcpuError> {
     // Without both bits a fresh vCPU keeps its initial x87/SSE state whatever the area says.
     area.region[XSTATE_BV_WORD] |= 3;
     area.region[XSTATE_BV_WORD] &= 3;
-    // SAFETY: the model enables no feature beyond x87 and SSE (no KVM_ENABLE_CAP of dynamic features), so the kernel
-    // reads at most the 4096 bytes of the fixed part.
+    // SAFETY: the model enables no feature beyond x87 and SSE (no KVM_ENABLE_CAP of dynamic
+    // features), so the kernel reads at most the 4096 bytes of the fixed part.
     unsafe { fd.set_xsave(&area) }.map_err(failed(index, "KVM_SET_XSAVE"))
 }
 

@@ -1,10 +1,13 @@
 //! One vCPU on KVM.
 
 use std::ptr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use kvm_bindings::{CpuId, KVM_EXIT_INTERNAL_ERROR, kvm_msr_entry, kvm_run};
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 
+use super::kick::{Deadline, Kickable, install_handler};
 use super::state;
 use crate::vcpu::{Exit, Vcpu, VcpuError, VcpuState};
 
@@ -60,15 +63,27 @@ impl KvmVcpu {
         self.fd.get_kvm_run()
     }
 
-    /// Lets an access whose data has been filled in retire, without executing anything after it.
-    fn retire_pending(&mut self) -> Result<(), VcpuError> {
-        self.fd.set_kvm_immediate_exit(1);
-        let result = match self.fd.run() {
-            Err(e) if e.errno() != libc::EINTR && e.errno() != libc::EAGAIN => Err(e),
-            _ => Ok(()),
+    /// Runs until an exit or until `limit` of host time has passed; true if there was an exit of
+    /// the guest's own.
+    ///
+    /// # Errors
+    /// As [`Vcpu::run`], and when the time limit cannot be set up.
+    pub fn run_at_most(&mut self, limit: Duration) -> Result<bool, VcpuError> {
+        let index = self.index;
+        let failed = |operation| {
+            move |source| VcpuError::Operation {
+                index,
+                operation,
+                source,
+            }
         };
-        self.fd.set_kvm_immediate_exit(0);
-        result.map_err(state::failed(self.index, "KVM_RUN"))
+        install_handler().map_err(failed("installing the kick signal's handler"))?;
+        let kickable = Arc::new(Kickable::default());
+        let page: *mut kvm_run = self.run_page();
+        // SAFETY: the page is that of this vCPU, which outlives the guard.
+        let _kickable = unsafe { kickable.register(page) };
+        let _deadline = Deadline::new(&kickable, limit).map_err(failed("starting a thread"))?;
+        Ok(!matches!(self.run(u64::MAX)?, Exit::Interrupted))
     }
 
     fn stuck(&self, reason: String) -> VcpuError {
@@ -102,8 +117,8 @@ impl KvmVcpu {
     }
 }
 
-/// An exit taken apart, so that other paths may use the vCPU before data is lent out. The pointers lead into the
-/// `kvm_run` mapping.
+/// An exit taken apart, so that other paths may use the vCPU before data is lent out. The pointers
+/// lead into the `kvm_run` mapping.
 enum Kind {
     Pio {
         port: u16,
@@ -159,20 +174,20 @@ impl Kind {
     }
 }
 
-impl Vcpu for KvmVcpu {
-    fn run(&mut self, _budget: u64) -> Result<Exit<'_>, VcpuError> {
+impl KvmVcpu {
+    /// Enters the guest once and lends the exit out; an error of KVM_RUN is this vCPU's.
+    fn enter(&mut self) -> Result<Exit<'_>, VcpuError> {
         match Kind::of(self.fd.run()).map_err(state::failed(self.index, "KVM_RUN"))? {
             Kind::Pio { port, write, data } => {
                 // SAFETY: `io` is the union's member for this exit reason.
-                let size =
-                    usize::from(unsafe { self.fd.get_kvm_run().__bindgen_anon_1.io }.size).max(1);
-                // SAFETY: the slice lies in the kvm_run mapping, which lives as long as `self.fd`, and the returned
-                // borrow of `self` keeps everybody else away from it.
+                let io = unsafe { self.fd.get_kvm_run().__bindgen_anon_1.io };
+                let size = usize::from(io.size).max(1);
+                // SAFETY: the slice lies in the kvm_run mapping, which lives as long as `self.fd`,
+                // and the returned borrow of `self` keeps everybody else away from it.
                 let data = unsafe { &mut *data };
-                Ok(if write {
-                    Exit::PioWrite { port, size, data }
-                } else {
-                    Exit::PioRead { port, size, data }
+                Ok(match write {
+                    true => Exit::PioWrite { port, size, data },
+                    false => Exit::PioRead { port, size, data },
                 })
             }
             Kind::Mmio {
@@ -182,10 +197,9 @@ impl Vcpu for KvmVcpu {
             } => {
                 // SAFETY: as above.
                 let data = unsafe { &mut *data };
-                Ok(if write {
-                    Exit::MmioWrite { address, data }
-                } else {
-                    Exit::MmioRead { address, data }
+                Ok(match write {
+                    true => Exit::MmioWrite { address, data },
+                    false => Exit::MmioRead { address, data },
                 })
             }
             Kind::Interrupted => {
@@ -198,9 +212,29 @@ impl Vcpu for KvmVcpu {
             Kind::Other(reason) => Err(self.stuck(reason)),
         }
     }
+}
+
+impl Vcpu for KvmVcpu {
+    fn run(&mut self, _budget: u64) -> Result<Exit<'_>, VcpuError> {
+        self.enter()
+    }
+
+    fn finish_access(&mut self) -> Result<Option<Exit<'_>>, VcpuError> {
+        self.fd.set_kvm_immediate_exit(1);
+        // An interruption clears the flag; after a further access it must not stay either.
+        let page: *mut kvm_run = self.run_page();
+        match self.enter()? {
+            Exit::Interrupted => Ok(None),
+            exit => {
+                // SAFETY: the page stays mapped as long as `self`; the byte is no part of what
+                // `exit` borrows.
+                unsafe { ptr::write_volatile(&raw mut (*page).immediate_exit, 0) };
+                Ok(Some(exit))
+            }
+        }
+    }
 
     fn state(&mut self) -> Result<VcpuState, VcpuError> {
-        self.retire_pending()?;
         state::save(&self.fd, self.index)
     }
 

@@ -1,4 +1,5 @@
-//! The KVM virtual machine: memory slots, in-kernel interrupt controllers and timer, interrupt lines, clock.
+//! The KVM virtual machine: memory slots, in-kernel interrupt controllers and timer, interrupt
+//! lines, clock.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -205,15 +206,15 @@ fn map_memory(fd: &VmFd, memory: &GuestMemory) -> Result<(), Error> {
             memory_size: region.len(),
             userspace_addr: region.as_ptr() as u64,
         };
-        // SAFETY: the range is one mapping of `memory`, of which `KvmVm` keeps a handle that is dropped after the
-        // VM; slots do not overlap because regions do not.
+        // SAFETY: the range is one mapping of `memory`, of which `KvmVm` keeps a handle that is
+        // dropped after the VM; slots do not overlap because regions do not.
         unsafe { fd.set_user_memory_region(slot) }.map_err(failed("KVM_SET_USER_MEMORY_REGION"))?;
     }
     Ok(())
 }
 
-/// Every interrupt goes to the I/O APIC alone: the tables declare no PIC, and an interrupt that the guest never set up
-/// a PIC for must not reach a vCPU through it.
+/// Every interrupt goes to the I/O APIC alone: the tables declare no PIC, and an interrupt that the
+/// guest never set up a PIC for must not reach a vCPU through it.
 fn route_to_ioapic(fd: &VmFd) -> Result<(), Error> {
     let entries: Vec<kvm_irq_routing_entry> = (0..layout::IOAPIC_PINS)
         .map(|gsi| {

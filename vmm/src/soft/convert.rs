@@ -12,7 +12,8 @@ use provium_cpu::{Activity, ApicState, ArchState, SegmentState, TableState};
 use crate::vcpu::{VcpuError, VcpuState, XSAVE_LEN};
 
 const MSR_TSC_DEADLINE: u32 = 0x6e0;
-/// Numbers of the APIC registers that are treated specially: offset in the xAPIC page divided by 16.
+/// Numbers of the APIC registers that are treated specially: offset in the xAPIC page divided by
+/// 16.
 const APIC_ID: usize = 0x02;
 const APIC_TPR: usize = 0x08;
 const APIC_ISR: usize = 0x10;
@@ -243,8 +244,9 @@ fn lapic_from_kvm(k: &VcpuState) -> ApicState {
     }
 }
 
-/// KVM may have accepted an interrupt that has not entered the guest yet. The software processor has no such state
-/// between instructions, so the interrupt goes back to where it was: requested, not in service.
+/// KVM may have accepted an interrupt that has not entered the guest yet. The software processor
+/// has no such state between instructions, so the interrupt goes back to where it was: requested,
+/// not in service.
 fn take_back_injected(k: &VcpuState, apic: &mut ApicState) {
     let interrupt = &k.events.interrupt;
     if interrupt.injected != 0 && interrupt.soft == 0 {

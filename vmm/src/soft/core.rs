@@ -1,13 +1,14 @@
-//! The software backend's inside: vCPUs, interrupt controller and virtual time, moved by one thread.
+//! The software backend's inside: vCPUs, interrupt controller and virtual time, moved by one
+//! thread.
 //!
-//! Time runs in quanta. Within a quantum each vCPU in turn executes the same span of virtual time; what they send one
-//! another and what devices raise is seen in the order in which it happened here, which depends on nothing but the
-//! machine's inputs. When every vCPU is idle, time jumps to whatever comes next (L-247).
+//! Time runs in quanta. Within a quantum each vCPU in turn executes the same span of virtual time;
+//! what they send one another and what devices raise is seen in the order in which it happened
+//! here, which depends on nothing but the machine's inputs. When every vCPU is idle, time jumps to
+//! whatever comes next (L-247).
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use provium_cpu::CpuidLeaf;
 use provium_devices::Clock;
 
 use super::cpus::SoftCpus;
@@ -18,9 +19,10 @@ use crate::engine::Parts;
 use crate::error::Error;
 use crate::layout::{VIRTIO_MMIO_SIZE, VIRTIO_MMIO_START, VIRTIO_SLOTS};
 use crate::memory;
-use crate::vcpu::{Exit, Vcpu, VcpuError, VcpuState};
+use crate::vcpu::{Exit, Vcpu, VcpuError, VcpuState, settled_state};
 
-/// Longest span of a single vCPU's turn: short enough that its thread looks up every few milliseconds of host time.
+/// Longest span of a single vCPU's turn: short enough that its thread looks up every few
+/// milliseconds of host time.
 const QUANTUM_ALONE: u64 = 250_000;
 /// Span of a turn among several vCPUs: what an inter-processor interrupt may be late by.
 const QUANTUM_SHARED: u64 = 20_000;
@@ -40,8 +42,9 @@ pub(super) enum Progress {
 }
 
 pub(super) struct Core {
-    parts: Parts,
+    // Declared before `parts`, so that it is gone before guest memory.
     cpus: SoftCpus,
+    parts: Parts,
     ioapic: Arc<Mutex<IoApic>>,
     pins: Arc<Pins>,
     /// Generation of the bell's signal that the waiters have judged.
@@ -55,27 +58,15 @@ fn lock(m: &Mutex<IoApic>) -> MutexGuard<'_, IoApic> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The CPU model's table as the processor takes it.
-fn cpuid_leaves(cpus: u32, index: u32) -> Vec<CpuidLeaf> {
-    let significant = kvm_bindings::KVM_CPUID_FLAG_SIGNIFCANT_INDEX;
-    let leaf = |e: kvm_bindings::kvm_cpuid_entry2| CpuidLeaf {
-        leaf: e.function,
-        subleaf: (e.flags & significant != 0).then_some(e.index),
-        value: [e.eax, e.ebx, e.ecx, e.edx],
-    };
-    cpuid::table(cpus, index).into_iter().map(leaf).collect()
-}
-
 fn new_cpus(parts: &Parts) -> SoftCpus {
-    let cpus = parts.shared.config.cpus;
-    let tables = (0..cpus).map(|i| cpuid_leaves(cpus, i)).collect();
-    // SAFETY: `Core` holds the shared part, and with it guest memory, in the field before the processors; both the
-    // processors it has now and those of a restart are dropped with or before it.
+    // SAFETY: the only place of the processors is `Core::cpus`, which is dropped or replaced while
+    // `Core::parts` still holds guest memory.
     unsafe {
-        SoftCpus::new(
-            &parts.shared.memory,
-            tables,
-            parts.shared.clock.wall_base_ns(),
+        let shared = &parts.shared;
+        SoftCpus::with_model(
+            &shared.memory,
+            shared.config.cpus,
+            shared.clock.wall_base_ns(),
         )
     }
 }
@@ -156,22 +147,17 @@ impl Core {
     /// All vCPUs' states; accesses that are under way are finished first.
     pub(super) fn states(&mut self) -> Result<Vec<VcpuState>, VcpuError> {
         let now = self.parts.shared.clock.now_ns();
-        (0..self.cpus.len())
-            .map(|index| {
-                self.finish_access(index, now);
-                self.cpus.vcpu(index, now).state()
-            })
-            .collect()
-    }
-
-    /// Lets an instruction that a device has answered run to its end.
-    fn finish_access(&mut self, index: usize, now: u64) {
-        while self.cpus.mid_access(index) {
+        let board = &self.parts.board;
+        let mut states = Vec::with_capacity(self.cpus.len());
+        for index in 0..self.cpus.len() {
             let at = now.max(self.cpus.ticks(index));
-            let exit = self.cpus.vcpu(index, at).into_step();
-            self.parts.board.answer(exit);
-            self.take_interrupts();
+            let answer = |exit: Exit<'_>| {
+                board.answer(exit);
+            };
+            states.push(settled_state(&mut self.cpus.vcpu(index, at), answer)?);
         }
+        self.take_interrupts();
+        Ok(states)
     }
 
     /// Takes up host activity: kicked devices, due alarms, memory that the host has written.
@@ -282,7 +268,8 @@ impl Core {
             || shared.bell.waiters() > 0 && shared.bell.signal().generation() != self.rung
     }
 
-    /// Lets the host's waiters judge their conditions, if there is news for them (see [`crate::Bell`]).
+    /// Lets the host's waiters judge their conditions, if there is news for them (see
+    /// [`crate::Bell`]).
     pub(super) fn settle(&mut self) {
         let shared = &self.parts.shared;
         let latest = shared.bell.signal().generation();

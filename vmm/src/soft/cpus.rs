@@ -1,10 +1,12 @@
 //! The software processor's vCPUs as the machine's [`Vcpu`]s.
 
+use kvm_bindings::{KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
 use provium_cpu::{Activity, Complex, CpuidLeaf, Exit as CpuExit, Ram, RamRegion};
 use provium_devices::GuestMemory;
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion, MemoryRegionAddress};
 
 use super::convert;
+use crate::cpuid;
 use crate::vcpu::{Exit, Vcpu, VcpuError, VcpuState};
 
 /// All vCPUs of a machine, and the answers that are on their way to them.
@@ -34,10 +36,20 @@ fn ram(memory: &GuestMemory) -> Ram {
             .unwrap_or(std::ptr::null_mut()),
     });
     let regions: Vec<_> = regions.filter(|r| !r.host.is_null()).collect();
-    // SAFETY: the mappings are valid for reads and writes of their whole length, and `SoftCpus::new`'s caller keeps
-    // `memory` alive as long as the processor. All other users of guest memory go through vm-memory's volatile
-    // accessors.
+    // SAFETY: the mappings are valid for reads and writes of their whole length, and
+    // `SoftCpus::new`'s caller keeps `memory` alive as long as the processor. All other users of
+    // guest memory go through vm-memory's volatile accessors.
     unsafe { Ram::new(regions) }
+}
+
+/// The CPU model's table as the processor takes it.
+fn model_leaves(cpus: u32, index: u32) -> Vec<CpuidLeaf> {
+    let leaf = |e: kvm_cpuid_entry2| CpuidLeaf {
+        leaf: e.function,
+        subleaf: (e.flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX != 0).then_some(e.index),
+        value: [e.eax, e.ebx, e.ecx, e.edx],
+    };
+    cpuid::table(cpus, index).into_iter().map(leaf).collect()
 }
 
 impl SoftCpus {
@@ -54,6 +66,16 @@ impl SoftCpus {
         let mut complex = Complex::new(ram(memory), cpuid);
         complex.set_wall_clock(i64::try_from(wall_clock_ns).unwrap_or(i64::MAX));
         Self { complex, slots }
+    }
+
+    /// As [`SoftCpus::new`], with the machine's CPU model.
+    ///
+    /// # Safety
+    /// `memory` must not be dropped before the returned value.
+    pub unsafe fn with_model(memory: &GuestMemory, cpus: u32, wall_clock_ns: u64) -> Self {
+        let tables = (0..cpus).map(|index| model_leaves(cpus, index)).collect();
+        // SAFETY: the caller's promise is the one that is asked for.
+        unsafe { Self::new(memory, tables, wall_clock_ns) }
     }
 
     /// Number of vCPUs.
@@ -106,11 +128,6 @@ impl SoftCpus {
         self.complex.cpu(index).activity() == Activity::Running
     }
 
-    /// Whether the instruction of the vCPU's last access has not retired.
-    pub(crate) fn mid_access(&self, index: usize) -> bool {
-        self.slots[index].mid_access
-    }
-
     /// Whether vCPU `index` has something to do at guest time `now`.
     pub(crate) fn runnable(&self, index: usize, now: u64) -> bool {
         self.complex.runnable(index, now)
@@ -141,13 +158,6 @@ impl<'a> SoftVcpu<'a> {
         self.hand_over();
         let exit = self.cpus.complex.step(self.index, self.now);
         self.now = self.cpus.ticks(self.index);
-        lend(&mut self.cpus.slots[self.index], exit)
-    }
-
-    /// As [`SoftVcpu::step`], the exit outliving this handle.
-    pub(crate) fn into_step(mut self) -> Exit<'a> {
-        self.hand_over();
-        let exit = self.cpus.complex.step(self.index, self.now);
         lend(&mut self.cpus.slots[self.index], exit)
     }
 
@@ -221,12 +231,20 @@ impl Vcpu for SoftVcpu<'_> {
         Ok(lend(&mut self.cpus.slots[self.index], exit))
     }
 
+    fn finish_access(&mut self) -> Result<Option<Exit<'_>>, VcpuError> {
+        if !self.cpus.slots[self.index].mid_access {
+            return Ok(None);
+        }
+        match self.step() {
+            Exit::Hlt | Exit::Shutdown | Exit::Interrupted => Ok(None),
+            access => Ok(Some(access)),
+        }
+    }
+
     fn state(&mut self) -> Result<VcpuState, VcpuError> {
-        if self.cpus.mid_access(self.index)
-            && !matches!(self.step(), Exit::Hlt | Exit::Shutdown | Exit::Interrupted)
-        {
+        if self.cpus.slots[self.index].mid_access {
             let index = u32::try_from(self.index).unwrap_or(u32::MAX);
-            let reason = "an instruction makes another access before it retires".to_owned();
+            let reason = "an access is under way".to_owned();
             return Err(VcpuError::BadState { index, reason });
         }
         Ok(convert::to_kvm(&self.cpus.complex.cpu(self.index).state()))

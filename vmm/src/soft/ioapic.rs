@@ -1,5 +1,6 @@
-//! The I/O APIC of the software backend: 24 input pins, each with a redirection entry that says which interrupt
-//! message a pulse on it becomes (82093AA data sheet). Its saved state has the shape of KVM's.
+//! The I/O APIC of the software backend: 24 input pins, each with a redirection entry that says
+//! which interrupt message a pulse on it becomes (82093AA data sheet). Its saved state has the
+//! shape of KVM's.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -89,8 +90,8 @@ impl IoApic {
         self.redirection = [MASKED; PINS];
     }
 
-    /// A pulse arrives at `pin`: the message that it becomes, unless it is masked or, on a level-triggered entry, the
-    /// one before has not ended.
+    /// A pulse arrives at `pin`: the message that it becomes, unless it is masked or, on a
+    /// level-triggered entry, the one before has not ended.
     pub(crate) fn pulse(&mut self, pin: usize) -> Option<InterruptMessage> {
         let entry = self.redirection.get_mut(pin)?;
         if *entry & MASKED != 0 || *entry & (LEVEL | REMOTE_IRR) == LEVEL | REMOTE_IRR {
@@ -138,7 +139,8 @@ impl IoApic {
         self.id = state.id & 0xf;
         self.select = state.ioregsel as u8;
         for (to, from) in self.redirection.iter_mut().zip(&state.redirtbl) {
-            // SAFETY: every bit pattern is a valid u64, and all members of the union are eight bytes long.
+            // SAFETY: every bit pattern is a valid u64, and all members of the union are eight
+            // bytes long.
             *to = unsafe { from.bits };
         }
     }
@@ -173,7 +175,8 @@ impl IoApic {
         let entry = &mut self.redirection[pin];
         *entry = *entry & !0xffff_ffff | value & !READ_ONLY & 0x1_ffff | *entry & READ_ONLY;
         if *entry & LEVEL == 0 {
-            // An edge-triggered entry has no remote IRR; guests clear a stuck one by switching over.
+            // An edge-triggered entry has no remote IRR; guests clear a stuck one by switching
+            // over.
             *entry &= !REMOTE_IRR;
         }
     }

@@ -1,4 +1,5 @@
-//! The software backend: Provium's own processor and I/O APIC, everything on one thread in virtual time.
+//! The software backend: Provium's own processor and I/O APIC, everything on one thread in virtual
+//! time.
 
 mod convert;
 mod core;
