@@ -27,7 +27,9 @@ fn arguments() -> Result<Args, Box<dyn Error>> {
     config.cmdline = "console=ttyS0 panic=-1".into();
     let mut until = None;
     while let Some(option) = args.next() {
-        let value = args.next().ok_or_else(|| format!("{option} wants a value"))?;
+        let value = args
+            .next()
+            .ok_or_else(|| format!("{option} wants a value"))?;
         match option.as_str() {
             "--cmdline" => config.cmdline = value,
             "--initrd" => config.initrd.push(InitrdPart::File(value.into())),
@@ -54,7 +56,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let watch = machine.console().watch();
     let mut line = Vec::new();
     let mut offset = 0;
-    let mut open: Vec<(String, Point)> = vec![("boot".into(), Point { at: start, instructions: 0 })];
+    let mut open: Vec<(String, Point)> = vec![(
+        "boot".into(),
+        Point {
+            at: start,
+            instructions: 0,
+        },
+    )];
     loop {
         let waited = machine.wait(None, Some(Duration::from_secs(1200)), || {
             let (bytes, next) = machine.console().read_at(offset, 4096);
@@ -67,7 +75,10 @@ fn main() -> Result<(), Box<dyn Error>> {
             Waited::Stopped(_) => break,
             _ => return Err("the guest said nothing for 20 minutes".into()),
         };
-        let here = Point { at: Instant::now(), instructions: machine.stats().instructions.unwrap_or(0) };
+        let here = Point {
+            at: Instant::now(),
+            instructions: machine.stats().instructions.unwrap_or(0),
+        };
         if until.as_deref().is_some_and(|u| text.contains(u)) {
             report("boot", open[0].1, here);
             return Ok(());
@@ -90,7 +101,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     let tail = String::from_utf8_lossy(&machine.console().tail(2000)).into_owned();
-    Err(format!("the guest stopped in the middle of {:?}; its console ends:\n{tail}", open[0].0).into())
+    Err(format!(
+        "the guest stopped in the middle of {:?}; its console ends:\n{tail}",
+        open[0].0
+    )
+    .into())
 }
 
 /// The next whole line, or what there is of one if it holds the text waited for.
@@ -105,5 +120,8 @@ fn take_line(pending: &mut Vec<u8>, until: Option<&str>) -> Option<String> {
 
 fn report(name: &str, from: Point, to: Point) {
     let seconds = (to.at - from.at).as_secs_f64();
-    println!("{name} {} {seconds:.6}", to.instructions - from.instructions);
+    println!(
+        "{name} {} {seconds:.6}",
+        to.instructions - from.instructions
+    );
 }
