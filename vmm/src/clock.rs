@@ -23,6 +23,8 @@ pub struct MachineClock {
     /// Wall-clock nanoseconds since the epoch at guest nanosecond 0 (L-069).
     wall_base_ns: AtomicU64,
     alarms: Mutex<Alarms>,
+    /// Time of the earliest alarm, readable without the lock; `u64::MAX` for none.
+    earliest: AtomicU64,
     /// Told when an alarm became the earliest, so that the thread that fires alarms can look again.
     on_earlier: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
@@ -80,6 +82,7 @@ impl MachineClock {
             source,
             wall_base_ns: AtomicU64::new(wall_base_ns),
             alarms: Mutex::default(),
+            earliest: AtomicU64::new(u64::MAX),
             on_earlier: OnceLock::new(),
         }
     }
@@ -144,10 +147,16 @@ impl MachineClock {
     /// Guest time of the earliest pending alarm.
     #[must_use]
     pub fn next_alarm_ns(&self) -> Option<u64> {
-        lock(&self.alarms)
-            .pending
-            .first_key_value()
-            .map(|((at_ns, _), _)| *at_ns)
+        Some(self.earliest.load(Ordering::Acquire)).filter(|at| *at != u64::MAX)
+    }
+
+    /// To be called with the lock held, after every change.
+    fn note_earliest(&self, alarms: &Alarms) {
+        let first = alarms.pending.first_key_value();
+        self.earliest.store(
+            first.map_or(u64::MAX, |((at_ns, _), _)| *at_ns),
+            Ordering::Release,
+        );
     }
 
     /// Fires the alarms that are due, earliest first; returns how many there were. Actions may set
@@ -156,12 +165,17 @@ impl MachineClock {
         let mut fired = 0;
         loop {
             let now = self.now_ns();
+            if self.earliest.load(Ordering::Acquire) > now {
+                return fired;
+            }
             let due = {
                 let mut alarms = lock(&self.alarms);
-                match alarms.pending.first_key_value() {
+                let due = match alarms.pending.first_key_value() {
                     Some(((at_ns, _), _)) if *at_ns <= now => alarms.pop(),
                     _ => None,
-                }
+                };
+                self.note_earliest(&alarms);
+                due
             };
             let Some(action) = due else { return fired };
             action();
@@ -193,6 +207,7 @@ impl Clock for MachineClock {
             let id = AlarmId(alarms.serial);
             alarms.pending.insert((at_ns, id), alarm);
             alarms.times.insert(id, at_ns);
+            self.note_earliest(&alarms);
             (
                 id,
                 alarms
@@ -212,7 +227,9 @@ impl Clock for MachineClock {
         let Some(at_ns) = alarms.times.remove(&id) else {
             return false;
         };
-        alarms.pending.remove(&(at_ns, id)).is_some()
+        let cancelled = alarms.pending.remove(&(at_ns, id)).is_some();
+        self.note_earliest(&alarms);
+        cancelled
     }
 }
 

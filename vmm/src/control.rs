@@ -57,6 +57,8 @@ struct State {
     reset: Option<ResetBy>,
     resetting: bool,
     demands: BTreeMap<u64, u64>,
+    /// The demands are not those of the executor's last checkpoint.
+    demands_changed: bool,
     next_demand: u64,
     /// Host activity (a device kick, a new alarm) since the executor last looked.
     activity: bool,
@@ -66,6 +68,11 @@ impl State {
     /// True when executors must not run, whatever the demand.
     fn barred(&self) -> bool {
         self.paused || self.holds > 0 || self.reset.is_some()
+    }
+
+    /// True when the executors have something to look at.
+    fn wanted(&self) -> bool {
+        self.stop || self.activity || self.demands_changed || self.barred()
     }
 
     fn all_parked(&self) -> bool {
@@ -117,10 +124,13 @@ impl Control {
         state.stop || state.barred()
     }
 
-    /// True when an executor that was let go up to `until_ns` should ask again.
-    pub(crate) fn wants_checkpoint(&self, until_ns: u64) -> bool {
+    /// True when an executor should leave its stretch for a checkpoint.
+    pub(crate) fn wants_checkpoint(&self) -> bool {
+        if !self.wants_attention() {
+            return false;
+        }
         let state = self.lock();
-        state.stop || state.barred() || self.horizon(&state) != until_ns
+        state.stop || state.barred() || state.demands_changed
     }
 
     /// Blocks until the calling executor may go on, and says how.
@@ -133,6 +143,7 @@ impl Control {
             }
             let until_ns = self.horizon(&state);
             if !state.barred() && until_ns > now_ns {
+                state.demands_changed = false;
                 break Go::Run { until_ns };
             }
             if !counted {
@@ -176,7 +187,7 @@ impl Control {
         let mut state = self.lock();
         state.parked += 1;
         self.parked.notify_all();
-        while !(state.stop || state.activity || state.barred() || self.horizon(&state) == 0) {
+        while !state.wanted() {
             let waited = match timeout {
                 Some(t) => {
                     let (next, end) = self
@@ -271,9 +282,10 @@ impl Control {
         state.next_demand += 1;
         let id = state.next_demand;
         state.demands.insert(id, until_ns);
-        // Wakes a parked executor and lets an idle one look at the new horizon.
-        state.activity = true;
-        self.go.notify_all();
+        if self.gated {
+            state.demands_changed = true;
+            self.alert(state);
+        }
         id
     }
 
@@ -281,6 +293,7 @@ impl Control {
         let mut state = self.lock();
         state.demands.remove(&id);
         if self.gated {
+            state.demands_changed = true;
             self.alert(state);
         }
     }

@@ -1,10 +1,11 @@
 //! The software backend's inside: vCPUs, interrupt controller and virtual time, moved by one
 //! thread.
 //!
-//! Time runs in quanta. Within a quantum each vCPU in turn executes the same span of virtual time;
-//! what they send one another and what devices raise is seen in the order in which it happened
-//! here, which depends on nothing but the machine's inputs. When every vCPU is idle, time jumps to
-//! whatever comes next (L-247).
+//! There is one line of time, and the vCPUs take turns on it, like several on one processor of a
+//! host: while one executes, the others stand still. So whatever one vCPU does is before whatever
+//! the next one sees, time stamps included, and the order of all events depends on nothing but the
+//! machine's inputs. Idle vCPUs take no time; when all are idle, time jumps to whatever comes next
+//! (L-247).
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,7 +25,7 @@ use crate::vcpu::{Exit, Vcpu, VcpuError, VcpuState, settled_state};
 /// Longest span of a single vCPU's turn: short enough that its thread looks up every few
 /// milliseconds of host time.
 const QUANTUM_ALONE: u64 = 250_000;
-/// Span of a turn among several vCPUs: what an inter-processor interrupt may be late by.
+/// Longest turn among several vCPUs: what others may have to wait for theirs.
 const QUANTUM_SHARED: u64 = 20_000;
 /// Stores in this range may make a device write to guest memory.
 const DEVICE_WINDOWS: Range<u64> =
@@ -47,6 +48,8 @@ pub(super) struct Core {
     parts: Parts,
     ioapic: Arc<Mutex<IoApic>>,
     pins: Arc<Pins>,
+    /// The vCPU that had the last turn.
+    last: usize,
     /// Generation of the bell's signal that the waiters have judged.
     rung: u64,
     /// Counts of processors that a restart has replaced.
@@ -111,6 +114,7 @@ impl Core {
             cpus,
             ioapic,
             pins,
+            last: 0,
             rung: 0,
             retired_before: 0,
             unknown_before: Vec::new(),
@@ -168,41 +172,49 @@ impl Core {
         self.note_foreign_writes();
     }
 
-    /// Runs one quantum, but not beyond `until`.
+    /// Gives the next vCPU that has something to do its turn, but not (by more than the rest of a
+    /// block) beyond `until`; moves time on if none has.
     pub(super) fn run(&mut self, until: u64) -> Progress {
         let clock = self.parts.shared.clock.clone();
         let now = clock.now_ns();
-        let count = self.cpus.len();
-        let quantum = if count == 1 {
-            QUANTUM_ALONE
-        } else {
-            QUANTUM_SHARED
-        };
         let alarm = clock.next_alarm_ns().unwrap_or(u64::MAX);
-        let end = now
-            .saturating_add(quantum)
-            .min(until)
-            .min(alarm.max(now + 1));
-        let mut ran = false;
-        for index in 0..count {
-            match self.turn(index, now, end) {
-                Turn::Idle => {}
-                Turn::Ran => ran = true,
-                Turn::CutShort => return Progress::Ran,
-                Turn::Shutdown => return Progress::TripleFault,
-            }
+        let Some(index) = self.next_runnable(now) else {
+            return self.skip_idle(now, until, alarm);
+        };
+        let alone = self.cpus.len() == 1;
+        let quantum = if alone { QUANTUM_ALONE } else { QUANTUM_SHARED };
+        let due = alarm.min(self.next_timer_of_others(index)).max(now + 1);
+        let end = now.saturating_add(quantum).min(until).min(due);
+        self.last = index;
+        let shutdown = self.turn(index, now, end);
+        clock.advance_to(self.cpus.ticks(index));
+        if shutdown {
+            Progress::TripleFault
+        } else {
+            Progress::Ran
         }
-        if ran {
-            clock.advance_to(end);
-            return Progress::Ran;
-        }
-        self.skip_idle(now, until, alarm)
+    }
+
+    /// The first vCPU after the one that had the last turn which has something to do.
+    fn next_runnable(&self, now: u64) -> Option<usize> {
+        let count = self.cpus.len();
+        (1..=count)
+            .map(|k| (self.last + k) % count)
+            .find(|i| self.cpus.runnable(*i, now))
+    }
+
+    /// When the first timer of a halted vCPU other than `index` is due.
+    fn next_timer_of_others(&self, index: usize) -> u64 {
+        let others = (0..self.cpus.len()).filter(|i| *i != index);
+        others
+            .filter_map(|i| self.cpus.wake_time(i))
+            .min()
+            .unwrap_or(u64::MAX)
     }
 
     /// All vCPUs are idle: moves time to the next thing that is due.
     fn skip_idle(&mut self, now: u64, until: u64, alarm: u64) -> Progress {
-        let timers = (0..self.cpus.len()).filter_map(|i| self.cpus.wake_time(i));
-        let next = timers.min().unwrap_or(u64::MAX).min(alarm);
+        let next = alarm.min(self.next_timer_of_others(usize::MAX));
         if next == u64::MAX && until == u64::MAX {
             return Progress::Asleep;
         }
@@ -210,32 +222,25 @@ impl Core {
         Progress::Ran
     }
 
-    /// One vCPU's share of the quantum from `now` to `end`.
-    fn turn(&mut self, index: usize, now: u64, end: u64) -> Turn {
+    /// Runs one vCPU from `now` to `end`, or until it is idle or the host is concerned. True if it
+    /// has shut down.
+    fn turn(&mut self, index: usize, now: u64, end: u64) -> bool {
         let alone = self.cpus.len() == 1;
-        let mut at = now.max(self.cpus.ticks(index));
-        let mut turn = Turn::Idle;
-        while at < end {
-            if !self.cpus.runnable(index, at) {
-                match self.cpus.wake_time(index) {
-                    Some(wake) if wake < end => at = at.max(wake),
-                    _ => break,
-                }
-            }
-            turn = Turn::Ran;
+        let mut at = now;
+        while at < end && self.cpus.runnable(index, at) {
             let step = self.advance(index, at, end);
-            at = self.cpus.ticks(index).max(at);
+            at = self.cpus.ticks(index);
             match step {
-                Step::Shutdown => return Turn::Shutdown,
-                // A vCPU that spins gives the rest of its turn to the one it waits for.
+                Step::Shutdown => return true,
+                // A vCPU that spins leaves the rest of its turn to the one it waits for.
                 Step::Idle if !alone && self.cpus.is_running(index) => break,
-                // Somebody on the host has something to do with what the guest just did. With one
-                // vCPU, machine time is exactly here; with several it is only at the quantum's end.
-                Step::Access if alone && self.host_is_concerned() => return Turn::CutShort,
+                // Somebody on the host has something to do with what the guest just did: machine
+                // time is exactly here.
+                Step::Access if self.host_is_concerned() => break,
                 Step::Idle | Step::Budget | Step::Access => {}
             }
         }
-        turn
+        false
     }
 
     /// Runs vCPU `index` from `at` until `end` or an exit, and answers the exit.
@@ -272,6 +277,9 @@ impl Core {
     /// [`crate::Bell`]).
     pub(super) fn settle(&mut self) {
         let shared = &self.parts.shared;
+        if shared.bell.waiters() == 0 {
+            return;
+        }
         let latest = shared.bell.signal().generation();
         if latest != self.rung {
             shared.bell.settle(|| shared.control.wants_to_hold());
@@ -302,14 +310,6 @@ impl Core {
             complex.code_written(gpa, len)
         });
     }
-}
-
-enum Turn {
-    Idle,
-    Ran,
-    /// Left before its end; the clock is right.
-    CutShort,
-    Shutdown,
 }
 
 #[derive(PartialEq, Eq)]

@@ -144,7 +144,7 @@ impl Runner {
         let shared = &self.parts.shared;
         let mut core = lock(&self.engine.core);
         loop {
-            if shared.control.take_activity() {
+            if shared.control.wants_attention() && shared.control.take_activity() {
                 core.take_up_activity();
             }
             let progress = core.run(until_ns);
@@ -158,7 +158,7 @@ impl Runner {
                 }
                 Progress::Asleep | Progress::Ran => {}
             }
-            if shared.clock.now_ns() >= until_ns || shared.control.wants_checkpoint(until_ns) {
+            if shared.clock.now_ns() >= until_ns || shared.control.wants_checkpoint() {
                 return;
             }
         }

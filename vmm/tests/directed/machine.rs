@@ -243,8 +243,9 @@ fn soft_stands_still_without_demand_and_stops_at_the_horizon() {
     let end = machine.wait(Some(1_000_000), Some(PATIENCE), || None::<()>);
     assert_eq!(end, Waited::GuestDeadline);
     let (stood, time) = (counter(&machine), machine.now_ns());
-    assert_eq!(time, 1_000_000);
-    // Two instructions a round, one nanosecond each; a block may overshoot.
+    // The last block may overshoot.
+    assert!((1_000_000..1_000_200).contains(&time), "{time}");
+    // Two instructions a round, one nanosecond each.
     assert!((499_000..=501_000).contains(&stood), "{stood}");
     std::thread::sleep(Duration::from_millis(5));
     assert_eq!((counter(&machine), machine.now_ns()), (stood, time));
@@ -266,7 +267,7 @@ fn guest_time_runs_for_several_machines_alike() {
     assert!(run_all_for(&all, span, host_backstop(span)));
     assert!(run_all_for(&all, span, host_backstop(span)));
     let states: Vec<_> = machines.iter().map(|m| (m.now_ns(), counter(m))).collect();
-    assert_eq!(states[0].0, 4_000_000);
+    assert!((4_000_000..4_000_400).contains(&states[0].0), "{states:?}");
     assert!(states.iter().all(|s| *s == states[0]), "{states:?}");
 }
 
