@@ -117,9 +117,25 @@ impl Cpu {
         self.load(address)
     }
 
-    #[cold]
+    /// A load that misses the TLB: nearly always because the page has not been seen for a while.
     #[inline(never)]
     fn load_slow<T: Plain>(&mut self, address: u64) -> Result<T, Stop> {
+        if (address & 0xfff) as usize + size_of::<T>() <= 4096 {
+            self.check_canonical(address, 1)?;
+            if let Target::Host(p) | Target::Code(_, p) =
+                self.resolve(address, Access::Read, Who::Program)?
+            {
+                // SAFETY: `resolve` gave the host address, and the access stays on its page.
+                return Ok(unsafe { p.cast::<T>().read_unaligned() });
+            }
+        }
+        self.load_bytes(address)
+    }
+
+    /// A load across pages, or from a device.
+    #[cold]
+    #[inline(never)]
+    fn load_bytes<T: Plain>(&mut self, address: u64) -> Result<T, Stop> {
         let mut value = T::default();
         // SAFETY: `T` is plain, so its bytes may be written in any way.
         let bytes = unsafe {
@@ -129,9 +145,24 @@ impl Cpu {
         Ok(value)
     }
 
-    #[cold]
+    /// A store that misses the TLB.
     #[inline(never)]
     fn store_slow<T: Plain>(&mut self, address: u64, value: T) -> Result<(), Stop> {
+        if (address & 0xfff) as usize + size_of::<T>() <= 4096 {
+            self.check_canonical(address, 1)?;
+            if let Target::Host(p) = self.resolve(address, Access::Write, Who::Program)? {
+                // SAFETY: as in `load_slow`.
+                unsafe { p.cast::<T>().write_unaligned(value) };
+                return Ok(());
+            }
+        }
+        self.store_bytes(address, value)
+    }
+
+    /// A store across pages, near code, or to a device.
+    #[cold]
+    #[inline(never)]
+    fn store_bytes<T: Plain>(&mut self, address: u64, value: T) -> Result<(), Stop> {
         // SAFETY: `T` is plain: all its bytes are initialised.
         let bytes =
             unsafe { std::slice::from_raw_parts((&raw const value).cast::<u8>(), size_of::<T>()) };

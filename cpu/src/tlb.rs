@@ -5,7 +5,7 @@
 //! does not match is a miss, whatever the reason, and the slow path sorts it out.
 
 /// Entries per view; a power of two.
-const ENTRIES: usize = 1024;
+const ENTRIES: usize = 4096;
 /// Views, rounded up to a power of two.
 const VIEWS: usize = 4;
 /// A tag no aligned page address equals.
@@ -51,7 +51,8 @@ pub(crate) struct DataTlb {
     smap: bool,
     /// Slots filled with non-global translations since the last flush, to make that flush cheap.
     local: Vec<u16>,
-    huge_seen: bool,
+    /// Linear 1 GiB regions of which fragments are cached.
+    huge: Vec<u64>,
 }
 
 impl DataTlb {
@@ -64,7 +65,7 @@ impl DataTlb {
             view: SUPERVISOR * ENTRIES,
             smap: false,
             local: Vec::with_capacity(ENTRIES),
-            huge_seen: false,
+            huge: Vec::new(),
         }
     }
 
@@ -102,7 +103,9 @@ impl DataTlb {
             }
             self.local.push(slot as u16);
         }
-        self.huge_seen |= entry.gpa & HUGE != 0;
+        if entry.gpa & HUGE != 0 && !self.huge.contains(&(address >> 30)) {
+            self.huge.push(address >> 30);
+        }
         self.entries[slot] = entry;
     }
 
@@ -110,7 +113,7 @@ impl DataTlb {
     pub(crate) fn flush_all(&mut self) {
         self.entries.fill(NONE);
         self.local.clear();
-        self.huge_seen = false;
+        self.huge.clear();
     }
 
     /// Drops what a load of CR3 drops.
@@ -126,7 +129,7 @@ impl DataTlb {
 
     /// Drops the page of `address`, whatever its size, in all views.
     pub(crate) fn flush_page(&mut self, address: u64) {
-        if self.huge_seen {
+        if self.huge.contains(&(address >> 30)) {
             return self.flush_all();
         }
         let page = address & !0xfff;
