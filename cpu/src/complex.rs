@@ -110,7 +110,8 @@ impl Complex {
         self.with_shared(index, |cpu| cpu.run(now, until))
     }
 
-    /// Executes exactly one instruction, or delivers one interrupt, as [`Complex::run`] would.
+    /// Executes exactly one instruction, after delivering an interrupt that is due, as
+    /// [`Complex::run`] would.
     ///
     /// # Panics
     /// If there is no vCPU `index`.

@@ -1,6 +1,6 @@
 //! The loop: find a block, execute it, look up at its end if something is due.
 
-use iced_x86::{Decoder, DecoderOptions, FlowControl};
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Register};
 
 use crate::code::Block;
 use crate::complex::Exit;
@@ -10,7 +10,7 @@ use crate::flags::bit;
 use crate::op::{Op, Stop, reg};
 use crate::paging::{Access, Who};
 use crate::tlb::{self, CodeEntry};
-use crate::translate;
+use crate::translate::{self, MAX_LEN};
 
 /// Why execution can't just go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,9 +30,6 @@ pub(crate) enum StopReason {
 
 /// Decoder options: processors without LZCNT and TZCNT execute them as BSR and BSF.
 const OPTIONS: u32 = DecoderOptions::NO_MPFX_0FBC | DecoderOptions::NO_MPFX_0FBD;
-
-/// Longest instruction.
-const MAX_LEN: usize = 15;
 
 impl Cpu {
     /// Something may be due before the next block: look up at its start.
@@ -273,7 +270,7 @@ impl Cpu {
         ops.clear();
         let mut decoder = Decoder::with_ip(u32::from(self.bits), &bytes[..len], offset, OPTIONS);
         let insn = decoder.decode();
-        translate::one(&insn, self.bits, 0, &mut ops);
+        translate::one(&insn, &bytes, self.bits, 0, &mut ops);
         translate::finish(&mut ops, &insn);
         self.regs[reg::PAGE] = self.rip.wrapping_sub(offset);
         self.stepping = true;
@@ -306,7 +303,9 @@ impl Cpu {
                 insn.flow_control(),
                 FlowControl::Interrupt | FlowControl::Call
             );
-        if trap && !entered && exit.is_none() && self.retired > before {
+        // A load of SS holds the trap off as it does interrupts (SDM vol. 3, 6.8.3).
+        let held = insn.op0_register() == Register::SS && self.shadow;
+        if trap && !entered && !held && exit.is_none() && self.retired > before {
             return self.single_step_trap();
         }
         exit

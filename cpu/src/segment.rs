@@ -298,7 +298,9 @@ impl Cpu {
             offset |= self.system_read::<u64>(at.wrapping_add(8))? << 32;
         }
         let s = self.code_segment(target, self.cpl, Blame::Gp)?;
-        self.push_return(next, push)?;
+        // The gate's size counts, not the instruction's.
+        let size = if self.long_mode() { 8 } else { 4 };
+        self.push_return(next, push.map(|_| size))?;
         self.set_segment(seg::CS, s);
         self.rip = offset;
         self.mode_changed();

@@ -20,6 +20,9 @@ use crate::op::Op;
 
 pub(crate) use operand::Emit;
 
+/// Longest instruction.
+pub(crate) const MAX_LEN: usize = 15;
+
 /// Most instructions of a block, so that interrupts are not kept waiting.
 const MAX_INSTRUCTIONS: u16 = 64;
 
@@ -40,7 +43,8 @@ pub(crate) fn block(
         if insn.is_invalid() && decoder.last_error() == iced_x86::DecoderError::NoMoreBytes {
             break;
         }
-        one(&insn, bits, count as u8, ops);
+        let bytes = &page[insn.ip() as usize & 0xfff..];
+        one(&insn, bytes, bits, count as u8, ops);
         count += 1;
         last = insn;
         if ends_block(&insn) {
@@ -53,11 +57,16 @@ pub(crate) fn block(
     (last.next_ip() as usize & 0x1fff, count)
 }
 
-/// Appends the operations of one instruction, the `nth` of its block.
-pub(crate) fn one(insn: &Instruction, bits: u8, nth: u8, ops: &mut Vec<Op>) {
+/// Appends the operations of one instruction, the `nth` of its block, which starts at `bytes`.
+pub(crate) fn one(insn: &Instruction, bytes: &[u8], bits: u8, nth: u8, ops: &mut Vec<Op>) {
     let mut e = Emit::new(insn, bits, nth, ops);
     if insn.is_invalid() {
-        e.plain(address::undefined);
+        let long = insn.len() == MAX_LEN && needs_more(bytes, bits);
+        e.plain(if long {
+            address::too_long
+        } else {
+            address::undefined
+        });
         return;
     }
     if insn.has_lock_prefix() && !lockable(insn) {
@@ -78,6 +87,17 @@ pub(crate) fn one(insn: &Instruction, bits: u8, nth: u8, ops: &mut Vec<Op>) {
         };
         e.push(op);
     }
+}
+
+/// Whether bytes that the decoder refuses after the longest possible instruction are one that is
+/// longer still, which is #GP and not #UD: without their first byte, a prefix, they still have no
+/// end.
+fn needs_more(bytes: &[u8], bits: u8) -> bool {
+    let Some(rest) = bytes.get(1..MAX_LEN) else {
+        return false;
+    };
+    let mut decoder = Decoder::new(u32::from(bits), rest, iced_x86::DecoderOptions::NONE);
+    decoder.decode().is_invalid() && decoder.last_error() == iced_x86::DecoderError::NoMoreBytes
 }
 
 /// Appends what makes RIP right after `last`, unless it is a branch and does so itself.
