@@ -36,6 +36,8 @@ const MXCSR_RESET: u32 = 0x1f80;
 /// Sizes of the image: what FXSAVE writes, and all of the standard XSAVE format.
 const LEGACY: usize = 416;
 const STANDARD: usize = 576;
+/// The area of FXSAVE, the end of which it leaves to software.
+const AREA: u64 = 512;
 /// Offsets in it.
 const MXCSR_AT: usize = 24;
 const ST_AT: usize = 32;
@@ -213,6 +215,8 @@ pub(crate) fn fxsave(cpu: &mut Cpu, op: &Op) -> Done {
     let mut image = [0; LEGACY];
     cpu.fpu.write_legacy(&mut image, op.aux != 0);
     let len = XMM_AT + 16 * cpu.xmm_count();
+    // Processors look at the end of the whole area first.
+    cpu.probe_write(at.wrapping_add(AREA - 1), 1)?;
     cpu.write_bytes(at, &image[..len], Who::Program)
 }
 
@@ -250,9 +254,11 @@ fn xsave_operand(cpu: &mut Cpu, op: &Op) -> Result<(u64, u64), Stop> {
 pub(crate) fn xsave(cpu: &mut Cpu, op: &Op) -> Done {
     let (at, components) = xsave_operand(cpu, op)?;
     cpu.collect_mxcsr();
+    // Processors look at the end of the whole area first.
+    cpu.probe_write(at.wrapping_add(STANDARD as u64 - 1), 1)?;
+    cpu.probe_write(at, STANDARD as u64)?;
     let mut header = [0; 8];
     cpu.read_bytes(at.wrapping_add(HEADER_AT as u64), &mut header, Who::Program)?;
-    cpu.probe_write(at, STANDARD as u64)?;
     let mut image = [0; LEGACY];
     cpu.fpu.write_legacy(&mut image, op.aux != 0);
     let end = XMM_AT + 16 * cpu.xmm_count();

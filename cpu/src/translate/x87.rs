@@ -193,7 +193,8 @@ fn storing(e: &Emit) -> Option<Op> {
     use Mnemonic as M;
     let size = e.insn.memory_size();
     let (run, pops): (Handler, bool) = match e.insn.mnemonic() {
-        m @ (M::Fst | M::Fstp | M::Fstpnce) => {
+        M::Fstpnce => (store::register_unchecked, true),
+        m @ (M::Fst | M::Fstp) => {
             let run: Handler = match size {
                 _ if !e.is_memory(0) => store::register,
                 MemorySize::Float32 => store::float::<n::FstSingle, u32>,

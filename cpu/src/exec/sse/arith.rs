@@ -3,24 +3,32 @@
 
 use core::arch::asm;
 
-use super::mxcsr::{Double, Doubles, Never, Single, Singles, Tiny};
+use super::unbounded::{Calculation, Lanes, review};
 use super::{Done, Source, V};
 use crate::cpu::Cpu;
 use crate::op::{Op, Stop};
 
 /// A floating-point operation `d = f(d, s)` under MXCSR.
 pub(crate) trait Float {
-    /// Which results can be denormal.
-    type Result: Tiny;
+    /// What is computed for each lane, if it can overflow or underflow.
+    const BOUNDED: Option<(Calculation, Lanes)> = None;
 
     fn apply(d: V, s: V) -> V;
+
+    /// The operands of each lane, where they come from other lanes.
+    fn operands(d: V, s: V) -> (V, V) {
+        (d, s)
+    }
 }
 
 impl Cpu {
     /// Applies a floating-point operation under the guest's MXCSR.
     #[inline(always)]
     pub(super) fn float<O: Float>(&mut self, d: V, s: V) -> Result<V, Stop> {
-        self.under_mxcsr(|| O::apply(d, s), |r| O::Result::tiny(*r))
+        self.under_mxcsr(
+            || O::apply(d, s),
+            |&r, guest, masked| review::<O>(d, s, r, guest, masked),
+        )
     }
 }
 
@@ -34,10 +42,11 @@ pub(crate) fn float<O: Float, S: Source>(cpu: &mut Cpu, op: &Op) -> Done {
 
 /// Operations that are one instruction of SSE or SSE2.
 macro_rules! instructions {
-    ($($name:ident = $insn:literal, $result:ty;)*) => {$(
+    ($($name:ident = $insn:literal $(, $calculation:ident $lanes:ident)?;)*) => {$(
         pub(crate) struct $name;
         impl Float for $name {
-            type Result = $result;
+            $(const BOUNDED: Option<(Calculation, Lanes)> =
+                Some((Calculation::$calculation, Lanes::$lanes));)?
 
             #[inline(always)]
             fn apply(d: V, s: V) -> V {
@@ -55,62 +64,67 @@ macro_rules! instructions {
 }
 
 instructions! {
-    Addps = "addps", Singles;
-    Addpd = "addpd", Doubles;
-    Addss = "addss", Single;
-    Addsd = "addsd", Double;
-    Subps = "subps", Singles;
-    Subpd = "subpd", Doubles;
-    Subss = "subss", Single;
-    Subsd = "subsd", Double;
-    Mulps = "mulps", Singles;
-    Mulpd = "mulpd", Doubles;
-    Mulss = "mulss", Single;
-    Mulsd = "mulsd", Double;
-    Divps = "divps", Singles;
-    Divpd = "divpd", Doubles;
-    Divss = "divss", Single;
-    Divsd = "divsd", Double;
-    Minps = "minps", Never;
-    Minpd = "minpd", Never;
-    Minss = "minss", Never;
-    Minsd = "minsd", Never;
-    Maxps = "maxps", Never;
-    Maxpd = "maxpd", Never;
-    Maxss = "maxss", Never;
-    Maxsd = "maxsd", Never;
-    Sqrtps = "sqrtps", Never;
-    Sqrtpd = "sqrtpd", Never;
-    Sqrtss = "sqrtss", Never;
-    Sqrtsd = "sqrtsd", Never;
+    Addps = "addps", Add Singles;
+    Addpd = "addpd", Add Doubles;
+    Addss = "addss", Add Single;
+    Addsd = "addsd", Add Double;
+    Subps = "subps", Sub Singles;
+    Subpd = "subpd", Sub Doubles;
+    Subss = "subss", Sub Single;
+    Subsd = "subsd", Sub Double;
+    Mulps = "mulps", Mul Singles;
+    Mulpd = "mulpd", Mul Doubles;
+    Mulss = "mulss", Mul Single;
+    Mulsd = "mulsd", Mul Double;
+    Divps = "divps", Div Singles;
+    Divpd = "divpd", Div Doubles;
+    Divss = "divss", Div Single;
+    Divsd = "divsd", Div Double;
+    Minps = "minps";
+    Minpd = "minpd";
+    Minss = "minss";
+    Minsd = "minsd";
+    Maxps = "maxps";
+    Maxpd = "maxpd";
+    Maxss = "maxss";
+    Maxsd = "maxsd";
+    Sqrtps = "sqrtps";
+    Sqrtpd = "sqrtpd";
+    Sqrtss = "sqrtss";
+    Sqrtsd = "sqrtsd";
     // Approximations: the bits below their guaranteed precision are the host's.
-    Rcpps = "rcpps", Never;
-    Rcpss = "rcpss", Never;
-    Rsqrtps = "rsqrtps", Never;
-    Rsqrtss = "rsqrtss", Never;
-    Cvtps2pd = "cvtps2pd", Never;
-    Cvtpd2ps = "cvtpd2ps", Singles;
-    Cvtss2sd = "cvtss2sd", Never;
-    Cvtsd2ss = "cvtsd2ss", Single;
-    Cvtdq2ps = "cvtdq2ps", Never;
-    Cvtdq2pd = "cvtdq2pd", Never;
-    Cvtps2dq = "cvtps2dq", Never;
-    Cvttps2dq = "cvttps2dq", Never;
-    Cvtpd2dq = "cvtpd2dq", Never;
-    Cvttpd2dq = "cvttpd2dq", Never;
+    Rcpps = "rcpps";
+    Rcpss = "rcpss";
+    Rsqrtps = "rsqrtps";
+    Rsqrtss = "rsqrtss";
+    Cvtps2pd = "cvtps2pd";
+    Cvtpd2ps = "cvtpd2ps", Narrow Singles;
+    Cvtss2sd = "cvtss2sd";
+    Cvtsd2ss = "cvtsd2ss", Narrow Single;
+    Cvtdq2ps = "cvtdq2ps";
+    Cvtdq2pd = "cvtdq2pd";
+    Cvtps2dq = "cvtps2dq";
+    Cvttps2dq = "cvttps2dq";
+    Cvtpd2dq = "cvtpd2dq";
+    Cvttpd2dq = "cvttpd2dq";
 }
 
 /// Operations of SSE3 on neighbouring lanes: the host's addition or subtraction of the operands
 /// rearranged. Lanes of zeros raise nothing.
 macro_rules! rearranged {
-    ($($name:ident = $result:ty, |$d:ident, $s:ident| $r:expr;)*) => {$(
+    ($($name:ident = $op:ident, |$d:ident, $s:ident| $operands:expr;)*) => {$(
         pub(crate) struct $name;
         impl Float for $name {
-            type Result = $result;
+            const BOUNDED: Option<(Calculation, Lanes)> = $op::BOUNDED;
 
             #[inline(always)]
-            fn apply($d: V, $s: V) -> V {
-                $r
+            fn apply(d: V, s: V) -> V {
+                let (d, s) = Self::operands(d, s);
+                $op::apply(d, s)
+            }
+
+            fn operands($d: V, $s: V) -> (V, V) {
+                $operands
             }
         }
     )*};
@@ -154,29 +168,36 @@ fn only_double(v: V, high: bool) -> V {
     }
 }
 
-/// The even lanes subtracted, the odd ones added.
-fn alternate(sub: V, add: V) -> V {
-    V::from_bits(sub.bits() | add.bits())
-}
-
 rearranged! {
-    Haddps = Singles, |d, s| Addps::apply(evens(d, s), odds(d, s));
-    Haddpd = Doubles, |d, s| Addpd::apply(lows(d, s), highs(d, s));
-    Hsubps = Singles, |d, s| Subps::apply(evens(d, s), odds(d, s));
-    Hsubpd = Doubles, |d, s| Subpd::apply(lows(d, s), highs(d, s));
-    Addsubps = Singles, |d, s| alternate_singles(d, s);
-    Addsubpd = Doubles, |d, s| alternate_doubles(d, s);
+    Haddps = Addps, |d, s| (evens(d, s), odds(d, s));
+    Haddpd = Addpd, |d, s| (lows(d, s), highs(d, s));
+    Hsubps = Subps, |d, s| (evens(d, s), odds(d, s));
+    Hsubpd = Subpd, |d, s| (lows(d, s), highs(d, s));
 }
 
-fn alternate_singles(d: V, s: V) -> V {
-    let sub = Subps::apply(only_singles(d, false), only_singles(s, false));
-    let add = Addps::apply(only_singles(d, true), only_singles(s, true));
-    // A lane of zeros comes out as -0 when rounding down.
-    alternate(only_singles(sub, false), only_singles(add, true))
+/// ADDSUBPS.
+pub(crate) struct Addsubps;
+impl Float for Addsubps {
+    const BOUNDED: Option<(Calculation, Lanes)> = Some((Calculation::SubAdd, Lanes::Singles));
+
+    #[inline(always)]
+    fn apply(d: V, s: V) -> V {
+        let sub = Subps::apply(only_singles(d, false), only_singles(s, false));
+        let add = Addps::apply(only_singles(d, true), only_singles(s, true));
+        // Lanes of zeros come out as -0 when rounding down.
+        V::from_bits(only_singles(sub, false).bits() | only_singles(add, true).bits())
+    }
 }
 
-fn alternate_doubles(d: V, s: V) -> V {
-    let sub = Subpd::apply(only_double(d, false), only_double(s, false));
-    let add = Addpd::apply(only_double(d, true), only_double(s, true));
-    alternate(only_double(sub, false), only_double(add, true))
+/// ADDSUBPD.
+pub(crate) struct Addsubpd;
+impl Float for Addsubpd {
+    const BOUNDED: Option<(Calculation, Lanes)> = Some((Calculation::SubAdd, Lanes::Doubles));
+
+    #[inline(always)]
+    fn apply(d: V, s: V) -> V {
+        let sub = Subpd::apply(only_double(d, false), only_double(s, false));
+        let add = Addpd::apply(only_double(d, true), only_double(s, true));
+        V::from_bits(only_double(sub, false).bits() | only_double(add, true).bits())
+    }
 }

@@ -3,7 +3,7 @@
 use core::arch::asm;
 
 use super::arith::Float;
-use super::mxcsr::Never;
+use super::mxcsr::as_raised;
 use super::{Done, Source, V};
 use crate::cpu::Cpu;
 use crate::flags::Flags;
@@ -14,8 +14,6 @@ macro_rules! masks {
     ($($name:ident = $insn:literal;)*) => {$(
         pub(crate) struct $name<const PREDICATE: u8>;
         impl<const PREDICATE: u8> Float for $name<PREDICATE> {
-            type Result = Never;
-
             #[inline(always)]
             fn apply(d: V, s: V) -> V {
                 let mut r = d.0;
@@ -77,7 +75,7 @@ orderings! {
 pub(crate) fn order<O: Ordering, S: Source>(cpu: &mut Cpu, op: &Op) -> Done {
     let s = S::fetch(cpu, op)?;
     let d = cpu.xmm(op.dst);
-    let flags = cpu.under_mxcsr(|| O::compare(d, s), |_| false)?;
+    let flags = cpu.under_mxcsr(|| O::compare(d, s), as_raised)?;
     const ZF_PF_CF: u64 = 0x45;
     cpu.flags = Flags::from_bits(u64::from(flags) & ZF_PF_CF);
     Ok(())

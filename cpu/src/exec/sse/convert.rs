@@ -3,7 +3,8 @@
 use core::arch::asm;
 
 use super::arith::{Cvtdq2pd, Cvtdq2ps, Cvtpd2dq, Cvtps2dq, Cvttpd2dq, Cvttps2dq, Float};
-use super::{Done, Source, V, mmx};
+use super::mxcsr::as_raised;
+use super::{Done, Source, V};
 use crate::cpu::Cpu;
 use crate::mem::Plain;
 use crate::op::Op;
@@ -57,7 +58,7 @@ pub(crate) fn from_memory<O: FromInteger>(cpu: &mut Cpu, op: &Op) -> Done {
 #[inline(always)]
 fn from_integer<O: FromInteger>(cpu: &mut Cpu, op: &Op, s: O::Integer) -> Done {
     let d = cpu.xmm(op.dst);
-    let r = cpu.under_mxcsr(|| O::apply(d, s), |_| false)?;
+    let r = cpu.under_mxcsr(|| O::apply(d, s), as_raised)?;
     cpu.set_xmm(op.dst, r);
     Ok(())
 }
@@ -102,19 +103,30 @@ to_integer! {
 /// CVTSS2SI and its like.
 pub(crate) fn to_register<O: ToInteger, S: Source>(cpu: &mut Cpu, op: &Op) -> Done {
     let s = S::fetch(cpu, op)?;
-    let r = cpu.under_mxcsr(|| O::apply(s), |_| false)?;
+    let r = cpu.under_mxcsr(|| O::apply(s), as_raised)?;
     cpu.set(op.dst, r);
     Ok(())
 }
 
 /// CVTPI2PS: two integers to the two low singles. The host converts four, of which two are zero.
-pub(crate) fn cvtpi2ps<S: mmx::Source>(cpu: &mut Cpu, op: &Op) -> Done {
-    let s = V::from_low(S::fetch(cpu, op)?);
+fn cvtpi2ps(cpu: &mut Cpu, op: &Op, s: u64) -> Done {
     let d = cpu.xmm(op.dst);
-    let r = cpu.float::<Cvtdq2ps>(d, s)?;
+    let r = cpu.float::<Cvtdq2ps>(d, V::from_low(s))?;
     cpu.set_xmm(op.dst, d.with_low(r));
+    Ok(())
+}
+
+pub(crate) fn cvtpi2ps_rr(cpu: &mut Cpu, op: &Op) -> Done {
+    cpu.x87_pending()?;
+    cvtpi2ps(cpu, op, cpu.mm(op.src))?;
     cpu.enter_mmx();
     Ok(())
+}
+
+/// From memory, processors leave the x87 unit alone here, too.
+pub(crate) fn cvtpi2ps_rm(cpu: &mut Cpu, op: &Op) -> Done {
+    let s = cpu.load(cpu.ea(op))?;
+    cvtpi2ps(cpu, op, s)
 }
 
 /// CVTPI2PD from an MMX register.
@@ -146,8 +158,6 @@ pub(crate) fn to_mmx<O: Float, S: Source>(cpu: &mut Cpu, op: &Op) -> Done {
 /// The two low singles converted, with nothing raised by the others.
 pub(crate) struct Low<O>(core::marker::PhantomData<O>);
 impl<O: Float> Float for Low<O> {
-    type Result = O::Result;
-
     #[inline(always)]
     fn apply(d: V, s: V) -> V {
         O::apply(d, V::from_low(s.low()))

@@ -1,6 +1,6 @@
 //! DPPS and DPPD: dot products (SDM vol. 1, 12.10.3).
 
-use super::arith::{Addps, Addsd, Mulpd, Mulps};
+use super::arith::{Addpd, Addps, Mulpd, Mulps};
 use super::{Done, Source, V};
 use crate::cpu::Cpu;
 use crate::op::Op;
@@ -11,17 +11,17 @@ pub(crate) fn dpps<S: Source>(cpu: &mut Cpu, op: &Op) -> Done {
     let d = cpu.xmm(op.dst);
     let imm = op.imm;
     let product = cpu.float::<Mulps>(keep(d, imm >> 4), keep(s, imm >> 4))?;
-    let p = keep(product, imm >> 4).u32s();
-    let sums = cpu.float::<Addps>(
-        V::from_u32s([p[0], p[2], 0, 0]),
-        V::from_u32s([p[1], p[3], 0, 0]),
-    )?;
-    let [a, b, ..] = sums.u32s();
-    let sum = cpu
-        .float::<Addps>(V::from_low32(a), V::from_low32(b))?
-        .low32();
-    cpu.set_xmm(op.dst, keep(V::from_u32s([sum; 4]), imm));
+    // Each lane adds in its own order, which shows in which of two NaNs it ends up with.
+    let pairs = cpu.float::<Addps>(product, exchanged(product, 1))?;
+    let sums = cpu.float::<Addps>(pairs, exchanged(pairs, 2))?;
+    cpu.set_xmm(op.dst, keep(sums, imm));
     Ok(())
+}
+
+/// Lane `i` becomes lane `i ^ by`.
+fn exchanged(v: V, by: usize) -> V {
+    let v = v.u32s();
+    V::from_u32s(core::array::from_fn(|i| v[i ^ by]))
 }
 
 /// The lanes of the mask, zeros elsewhere.
@@ -38,9 +38,9 @@ pub(crate) fn dppd<S: Source>(cpu: &mut Cpu, op: &Op) -> Done {
     let d = cpu.xmm(op.dst);
     let imm = op.imm;
     let product = cpu.float::<Mulpd>(keep_doubles(d, imm >> 4), keep_doubles(s, imm >> 4))?;
-    let [a, b] = keep_doubles(product, imm >> 4).u64s();
-    let sum = cpu.float::<Addsd>(V::from_low(a), V::from_low(b))?.low();
-    cpu.set_xmm(op.dst, keep_doubles(V::pair(sum, sum), imm));
+    let [a, b] = product.u64s();
+    let sums = cpu.float::<Addpd>(product, V::pair(b, a))?;
+    cpu.set_xmm(op.dst, keep_doubles(sums, imm));
     Ok(())
 }
 

@@ -4,16 +4,15 @@ use super::Done;
 use crate::cpu::Cpu;
 use crate::op::Op;
 
-/// Stores those bytes of `data` whose mask byte has its sign bit set. An access that no byte
-/// needs is not made, so it can't fault.
+/// Stores those bytes of `data` whose mask byte has its sign bit set.
 pub(super) fn store_selected(cpu: &mut Cpu, at: u64, data: &[u8], mask: &[u8]) -> Done {
     let selected = |i: &usize| mask[*i] & 0x80 != 0;
-    let Some(first) = (0..data.len()).find(selected) else {
+    if !(0..data.len()).any(|i| selected(&i)) {
         return Ok(());
-    };
-    let last = (0..data.len()).rfind(selected).unwrap_or(first);
-    cpu.probe_write(at.wrapping_add(first as u64), (last - first + 1) as u64)?;
-    for i in (first..=last).filter(selected) {
+    }
+    // The whole operand has to be writable, whatever is selected of it.
+    cpu.probe_write(at, data.len() as u64)?;
+    for i in (0..data.len()).filter(selected) {
         cpu.store(at.wrapping_add(i as u64), data[i])?;
     }
     Ok(())

@@ -24,6 +24,7 @@ pub(crate) mod round;
 pub(crate) mod shift;
 pub(crate) mod shuffle;
 pub(crate) mod text;
+pub(crate) mod unbounded;
 pub(crate) mod vector;
 
 pub(crate) use vector::V;

@@ -12,7 +12,6 @@
 
 use core::arch::asm;
 
-use super::vector::V;
 use crate::cpu::{Cpu, cr};
 use crate::op::Stop;
 
@@ -21,6 +20,7 @@ pub(crate) mod bit {
     pub(crate) const IE: u32 = 1 << 0;
     pub(crate) const DE: u32 = 1 << 1;
     pub(crate) const ZE: u32 = 1 << 2;
+    pub(crate) const OE: u32 = 1 << 3;
     pub(crate) const UE: u32 = 1 << 4;
     pub(crate) const PE: u32 = 1 << 5;
     /// All six exception flags.
@@ -36,6 +36,11 @@ pub(crate) mod bit {
 
 /// Control bits after reset: to nearest, all exceptions masked.
 pub(crate) const DEFAULT: u32 = bit::MASKS;
+/// No correction: the operation neither overflows nor underflows.
+pub(super) fn as_raised<R>(_: &R, _: u32, masked: u32) -> u32 {
+    masked
+}
+
 /// Everything but the flags.
 const CONTROL: u32 = bit::DAZ | bit::MASKS | bit::RC | bit::FTZ;
 
@@ -72,19 +77,20 @@ impl Cpu {
         }
     }
 
-    /// Executes an operation of the host's SSE unit under the guest's MXCSR; `tiny` tells whether
-    /// a result is denormal. On an unmasked exception the answer is its fault: #XM, or #UD if the
-    /// system does not handle that (SDM vol. 1, 11.5).
+    /// Executes an operation of the host's SSE unit under the guest's MXCSR. `review` corrects what
+    /// it raised, given the result and the guest's MXCSR, for exceptions that are not masked. On
+    /// such an exception the answer is its fault: #XM, or #UD if the system does not handle that
+    /// (SDM vol. 1, 11.5).
     #[inline(always)]
     pub(super) fn under_mxcsr<R>(
         &mut self,
         operation: impl FnOnce() -> R,
-        tiny: impl FnOnce(&R) -> bool,
+        review: impl FnOnce(&R, u32, u32) -> u32,
     ) -> Result<R, Stop> {
         if self.fpu.mxcsr & CONTROL == DEFAULT {
             Ok(operation())
         } else {
-            self.unusual(operation, tiny)
+            self.unusual(operation, review)
         }
     }
 
@@ -93,21 +99,18 @@ impl Cpu {
     fn unusual<R>(
         &mut self,
         operation: impl FnOnce() -> R,
-        tiny: impl FnOnce(&R) -> bool,
+        review: impl FnOnce(&R, u32, u32) -> u32,
     ) -> Result<R, Stop> {
         self.collect_mxcsr();
         let guest = self.fpu.mxcsr;
-        let enabled = !(guest >> bit::MASK_SHIFT) & bit::FLAGS;
         // Results are flushed to zero only where the underflow is masked (SDM vol. 1, 10.2.3.3).
-        let flush = if enabled & bit::UE == 0 { bit::FTZ } else { 0 };
+        let underflow_masked = guest & bit::UE << bit::MASK_SHIFT != 0;
+        let flush = if underflow_masked { bit::FTZ } else { 0 };
         set_host(bit::MASKS | guest & (bit::DAZ | bit::RC | flush));
         let result = operation();
-        let mut raised = host() & bit::FLAGS;
+        let masked = host() & bit::FLAGS;
         set_host(DEFAULT);
-        // A masked underflow has to be inexact, an unmasked one only tiny (SDM vol. 1, 4.9.1.5).
-        if enabled & bit::UE != 0 && tiny(&result) {
-            raised |= bit::UE;
-        }
+        let raised = review(&result, guest, masked);
         self.settle(raised)?;
         Ok(result)
     }
@@ -129,58 +132,5 @@ impl Cpu {
         } else {
             self.ud()
         })
-    }
-}
-
-/// How the lanes of a result are to be searched for denormals.
-pub(crate) trait Tiny {
-    fn tiny(result: V) -> bool;
-}
-
-fn denormal32(v: u32) -> bool {
-    v & 0x7f80_0000 == 0 && v & 0x007f_ffff != 0
-}
-
-fn denormal64(v: u64) -> bool {
-    v & 0x7ff0_0000_0000_0000 == 0 && v & 0x000f_ffff_ffff_ffff != 0
-}
-
-/// The operation cannot underflow.
-pub(crate) struct Never;
-impl Tiny for Never {
-    fn tiny(_: V) -> bool {
-        false
-    }
-}
-
-/// One single.
-pub(crate) struct Single;
-impl Tiny for Single {
-    fn tiny(result: V) -> bool {
-        denormal32(result.low32())
-    }
-}
-
-/// Four singles.
-pub(crate) struct Singles;
-impl Tiny for Singles {
-    fn tiny(result: V) -> bool {
-        result.u32s().into_iter().any(denormal32)
-    }
-}
-
-/// One double.
-pub(crate) struct Double;
-impl Tiny for Double {
-    fn tiny(result: V) -> bool {
-        denormal64(result.low())
-    }
-}
-
-/// Two doubles.
-pub(crate) struct Doubles;
-impl Tiny for Doubles {
-    fn tiny(result: V) -> bool {
-        result.u64s().into_iter().any(denormal64)
     }
 }

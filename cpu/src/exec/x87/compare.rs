@@ -13,25 +13,27 @@ use crate::width::Width;
 const UNORDERED: u16 = C0 | C2 | C3;
 
 impl Cpu {
-    /// Compares ST(0) with ST(`op.src`) or with `m`; answers C0, C2 and C3 unless an unmasked
-    /// exception keeps them from being set.
+    /// Compares ST(0) with ST(`op.src`) or with `m`. Answers C0, C2 and C3, and whether no
+    /// unmasked exception keeps the operands from being popped.
     #[inline(always)]
-    fn x87_compare<O: Native>(&mut self, op: &Op, m: Option<u64>) -> Option<u16> {
-        let empty = self.fpu.is_empty(0) || m.is_none() && self.fpu.is_empty(op.src);
-        if empty {
-            return self.x87_underflow(op).then_some(UNORDERED);
+    fn x87_compare<O: Native>(&mut self, op: &Op, m: Option<u64>) -> (u16, bool) {
+        if self.fpu.is_empty(0) || m.is_none() && self.fpu.is_empty(op.src) {
+            return (UNORDERED, self.x87_underflow(op, 0));
         }
         let f = &self.fpu;
         let b = if m.is_none() { f.st(op.src) } else { 0 };
         let o = O::run(f.control, f.st(0), b, m.unwrap_or(0));
-        self.x87_raise(op, o.status & !CODES, 0, BEFORE)
-            .then_some(o.status & UNORDERED)
+        (
+            o.status & UNORDERED,
+            self.x87_raise(op, o.status, 0, BEFORE),
+        )
     }
 
-    /// Sets the condition code and pops as often as `aux` says.
-    fn x87_ordered(&mut self, op: &Op, codes: Option<u16>) {
-        if let Some(codes) = codes {
-            self.fpu.status = self.fpu.status & !CODES | codes;
+    /// Sets the condition code, in any case, and pops as often as `aux` says.
+    #[inline(always)]
+    fn x87_ordered(&mut self, op: &Op, (codes, counts): (u16, bool)) {
+        self.fpu.status = self.fpu.status & !CODES | codes;
+        if counts {
             for _ in 0..op.aux {
                 self.fpu.pop();
             }
@@ -42,8 +44,8 @@ impl Cpu {
 /// FCOM, FUCOM and their popping forms.
 pub(crate) fn registers<O: Native>(cpu: &mut Cpu, op: &Op) -> Done {
     cpu.x87_pending()?;
-    let codes = cpu.x87_compare::<O>(op, None);
-    cpu.x87_ordered(op, codes);
+    let outcome = cpu.x87_compare::<O>(op, None);
+    cpu.x87_ordered(op, outcome);
     Ok(())
 }
 
@@ -51,25 +53,26 @@ pub(crate) fn registers<O: Native>(cpu: &mut Cpu, op: &Op) -> Done {
 pub(crate) fn memory<O: Native, W: Width + Plain>(cpu: &mut Cpu, op: &Op) -> Done {
     cpu.x87_pending()?;
     let m = cpu.load::<W>(cpu.ea(op))?;
-    let codes = cpu.x87_compare::<O>(op, Some(m.zx()));
-    cpu.x87_ordered(op, codes);
+    let outcome = cpu.x87_compare::<O>(op, Some(m.zx()));
+    cpu.x87_ordered(op, outcome);
     Ok(())
 }
 
 /// FTST.
 pub(crate) fn zero<O: Native>(cpu: &mut Cpu, op: &Op) -> Done {
     cpu.x87_pending()?;
-    let codes = cpu.x87_compare::<O>(op, Some(0));
-    cpu.x87_ordered(op, codes);
+    let outcome = cpu.x87_compare::<O>(op, Some(0));
+    cpu.x87_ordered(op, outcome);
     Ok(())
 }
 
 /// FCOMI and FUCOMI: C3, C2 and C0 as ZF, PF and CF.
 pub(crate) fn to_eflags<O: Native>(cpu: &mut Cpu, op: &Op) -> Done {
     cpu.x87_pending()?;
-    let Some(codes) = cpu.x87_compare::<O>(op, None) else {
+    let (codes, counts) = cpu.x87_compare::<O>(op, None);
+    if !counts {
         return Ok(());
-    };
+    }
     let flag = |code: u16, flag: u64| if codes & code != 0 { flag } else { 0 };
     cpu.flags = Flags::from_bits(flag(C3, bit::ZF) | flag(C2, bit::PF) | flag(C0, bit::CF));
     if op.aux != 0 {

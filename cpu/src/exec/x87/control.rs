@@ -1,7 +1,7 @@
 //! Control instructions (SDM vol. 1, 8.3.11), and the environment in memory (8.1.10).
 
 use super::Done;
-use super::status::{B, ES, FLAGS, SF};
+use super::status::{B, C1, ES, FLAGS, SF};
 use crate::cpu::{Cpu, cr};
 use crate::exec::fpu::Fpu;
 use crate::flags::bit;
@@ -107,7 +107,7 @@ pub(crate) fn fnstsw(cpu: &mut Cpu, op: &Op) -> Done {
 /// FINCSTP (1) and FDECSTP (7): tags and contents stay.
 pub(crate) fn rotate<const BY: u16>(cpu: &mut Cpu, op: &Op) -> Done {
     cpu.x87_pending()?;
-    cpu.x87_raise(op, 0, 0, 0);
+    cpu.x87_raise(op, 0, C1, 0);
     cpu.fpu.rotate(BY);
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! Loads: FLD, FILD, FBLD, constants; FXCH and FCMOVcc (SDM vol. 1, 8.3.2 and 8.3.4).
 
 use super::native::Native;
-use super::status::C1;
-use super::{BEFORE, Done, INDEFINITE};
+use super::status::{C1, IE};
+use super::{Done, INDEFINITE};
 use crate::cpu::Cpu;
 use crate::flags::Condition;
 use crate::mem::Plain;
@@ -10,14 +10,15 @@ use crate::op::{Op, Stop};
 use crate::width::Width;
 
 impl Cpu {
-    /// Pushes a value that raised what `sw` says, or the indefinite if the stack is full.
+    /// Pushes a value that raised what `sw` says, or the indefinite if the stack is full. A
+    /// denormal is loaded even if that exception is unmasked, since what it becomes is none.
     #[inline(always)]
     fn x87_push(&mut self, op: &Op, v: u128, sw: u16) {
         if !self.fpu.is_empty(7) {
-            if self.x87_overflow(op) {
+            if self.x87_overflow(op, 0) {
                 self.fpu.push(INDEFINITE);
             }
-        } else if self.x87_raise(op, sw, 0, BEFORE) {
+        } else if self.x87_raise(op, sw, C1, IE) {
             self.fpu.push(v);
         }
     }
@@ -68,7 +69,7 @@ pub(crate) fn constant<O: Native>(cpu: &mut Cpu, op: &Op) -> Done {
 pub(crate) fn register(cpu: &mut Cpu, op: &Op) -> Done {
     cpu.x87_pending()?;
     if cpu.fpu.is_empty(op.src) {
-        if cpu.x87_underflow(op) {
+        if cpu.x87_underflow(op, 0) {
             cpu.fpu.push(INDEFINITE);
         }
         return Ok(());
@@ -83,7 +84,7 @@ pub(crate) fn exchange(cpu: &mut Cpu, op: &Op) -> Done {
     cpu.x87_pending()?;
     let any_empty = cpu.fpu.is_empty(0) || cpu.fpu.is_empty(op.src);
     if any_empty {
-        if !cpu.x87_underflow(op) {
+        if !cpu.x87_underflow(op, 0) {
             return Ok(());
         }
         for i in [0, op.src] {
@@ -92,7 +93,7 @@ pub(crate) fn exchange(cpu: &mut Cpu, op: &Op) -> Done {
             }
         }
     } else {
-        cpu.x87_raise(op, 0, 0, 0);
+        cpu.x87_raise(op, 0, C1, 0);
     }
     let (a, b) = (cpu.fpu.st(0), cpu.fpu.st(op.src));
     cpu.fpu.set_st(0, b);
@@ -104,7 +105,8 @@ pub(crate) fn exchange(cpu: &mut Cpu, op: &Op) -> Done {
 pub(crate) fn conditional<C: Condition>(cpu: &mut Cpu, op: &Op) -> Done {
     cpu.x87_pending()?;
     if cpu.fpu.is_empty(0) || cpu.fpu.is_empty(op.src) {
-        if cpu.x87_underflow(op) && C::holds(&cpu.flags) {
+        // Whether or not the condition holds.
+        if cpu.x87_underflow(op, 0) {
             cpu.fpu.set_st(0, INDEFINITE);
         }
         return Ok(());

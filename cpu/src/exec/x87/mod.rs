@@ -140,14 +140,13 @@ impl Cpu {
     }
 
     /// Records flags and condition code of an instruction, and where it was: of `sw`, a status word
-    /// of the host, the exceptions, C1 and the codes in `mask`. Answers whether the result is to be
+    /// of the host, the exceptions and the codes in `mask`. Answers whether the result is to be
     /// stored, that is, none of the exceptions `keeps` is met unmasked.
     #[inline(always)]
     fn x87_raise(&mut self, op: &Op, sw: u16, mask: u16, keeps: u16) -> bool {
         let ip = self.this_rip(op);
         let f = &mut self.fpu;
         f.ip = ip;
-        let mask = mask | C1;
         f.status = f.status & !mask | sw & (mask | FLAGS | SF);
         let unmasked = sw & f.enabled();
         if unmasked == 0 {
@@ -188,15 +187,15 @@ impl Cpu {
     }
 
     /// A register that is read is empty: IE and SF. Answers whether the masked response is due
-    /// (SDM vol. 1, 8.5.1.1).
+    /// (SDM vol. 1, 8.5.1.1). C1 is cleared, and so are `codes`.
     #[cold]
-    fn x87_underflow(&mut self, op: &Op) -> bool {
-        self.x87_raise(op, IE | SF, 0, IE)
+    fn x87_underflow(&mut self, op: &Op, codes: u16) -> bool {
+        self.x87_raise(op, IE | SF, codes | C1, IE)
     }
 
-    /// A register to be pushed to is in use: IE, SF and C1.
+    /// A register to be pushed to is in use: IE, SF and C1; `codes` are cleared.
     #[cold]
-    fn x87_overflow(&mut self, op: &Op) -> bool {
-        self.x87_raise(op, IE | SF | C1, 0, IE)
+    fn x87_overflow(&mut self, op: &Op, codes: u16) -> bool {
+        self.x87_raise(op, IE | SF | C1, codes | C1, IE)
     }
 }

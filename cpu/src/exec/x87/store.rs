@@ -39,7 +39,7 @@ impl Cpu {
             if self.fpu.enabled() & super::status::IE == 0 {
                 store(self, indefinite)?;
             }
-            if self.x87_underflow(op) && op.aux != 0 {
+            if self.x87_underflow(op, 0) && op.aux != 0 {
                 self.fpu.pop();
             }
             return Ok(());
@@ -53,7 +53,7 @@ impl Cpu {
         } else {
             o.status & !C1
         };
-        if self.x87_raise(op, sw, 0, KEEPS) && op.aux != 0 {
+        if self.x87_raise(op, sw, C1, KEEPS) && op.aux != 0 {
             self.fpu.pop();
         }
         Ok(())
@@ -125,9 +125,9 @@ pub(crate) fn extended(cpu: &mut Cpu, op: &Op) -> Done {
         cpu.store_extended(at, v)?;
     }
     let counts = if empty {
-        cpu.x87_underflow(op)
+        cpu.x87_underflow(op, 0)
     } else {
-        cpu.x87_raise(op, 0, 0, 0)
+        cpu.x87_raise(op, 0, C1, 0)
     };
     if counts {
         cpu.fpu.pop();
@@ -140,9 +140,9 @@ pub(crate) fn register(cpu: &mut Cpu, op: &Op) -> Done {
     cpu.x87_pending()?;
     let empty = cpu.fpu.is_empty(0);
     let counts = if empty {
-        cpu.x87_underflow(op)
+        cpu.x87_underflow(op, 0)
     } else {
-        cpu.x87_raise(op, 0, 0, 0)
+        cpu.x87_raise(op, 0, C1, 0)
     };
     if counts {
         let v = if empty { INDEFINITE } else { cpu.fpu.st(0) };
@@ -152,4 +152,15 @@ pub(crate) fn register(cpu: &mut Cpu, op: &Op) -> Done {
         }
     }
     Ok(())
+}
+
+/// FSTPNCE: a popping store that takes no notice of an empty register.
+pub(crate) fn register_unchecked(cpu: &mut Cpu, op: &Op) -> Done {
+    if cpu.fpu.is_empty(0) {
+        cpu.x87_pending()?;
+        cpu.x87_raise(op, 0, C1, 0);
+        cpu.fpu.pop();
+        return Ok(());
+    }
+    register(cpu, op)
 }

@@ -5,7 +5,7 @@ use iced_x86::{Code, Mnemonic as M};
 use super::{Pair, binary, pair};
 use crate::exec::sse::arith::{self as a, float};
 use crate::exec::sse::compare::{self, order};
-use crate::exec::sse::{convert, dot, mmx, round};
+use crate::exec::sse::{convert, dot, round};
 use crate::translate::Emit;
 
 pub(super) fn emit(e: &mut Emit) -> bool {
@@ -78,8 +78,8 @@ fn conversion(e: &mut Emit) -> bool {
         Code::Cvtsi2sd_xmm_rm32 => general!(convert::Cvtsi2sd32),
         Code::Cvtsi2sd_xmm_rm64 => general!(convert::Cvtsi2sd64),
         Code::Cvtpi2ps_xmm_mmm64 => Pair {
-            register: convert::cvtpi2ps::<mmx::Reg>,
-            memory: convert::cvtpi2ps::<mmx::Mem<u64>>,
+            register: convert::cvtpi2ps_rr,
+            memory: convert::cvtpi2ps_rm,
         },
         Code::Cvtpi2pd_xmm_mmm64 => Pair {
             register: convert::cvtpi2pd_rr,
