@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo run --release -p provium-vmm --example boot -- KERNEL [INITRD] [--cpus N] [--memory MIB]
-//!     [--backend kvm|soft] [--seconds GUEST] [--append TEXT] [--until TEXT]
+//!     [--backend kvm|soft] [--seconds GUEST] [--append TEXT] [--until TEXT] [--registers]
 //! ```
 
 use std::io::Write;
@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let kernel = args.next().ok_or("a kernel file is needed")?;
     let mut config = MachineConfig::new("boot", Backend::Soft, kernel);
     config.cmdline = "console=ttyS0 panic=-1".to_owned();
-    let (mut seconds, mut until) = (60, None);
+    let (mut seconds, mut until, mut registers) = (60, None, false);
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or(format!("{arg} needs a value"));
         match arg.as_str() {
@@ -23,6 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "--memory" => config.memory = value()?.parse::<u64>()? << 20,
             "--seconds" => seconds = value()?.parse()?,
             "--append" => config.cmdline = format!("{} {}", config.cmdline, value()?),
+            "--registers" => registers = true,
             "--until" => until = Some(value()?),
             "--backend" if value()? == "kvm" => config.backend = Backend::Kvm,
             "--backend" => {}
@@ -69,6 +70,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     for place in machine.places()? {
         eprintln!("[{place}]");
+    }
+    if registers {
+        for state in machine.vcpu_states()? {
+            eprintln!("{:#x?}", (state.regs, state.sregs));
+        }
     }
     Ok(())
 }
