@@ -16,8 +16,8 @@ use crate::stream::{Progress, StreamError};
 pub(super) const RECEIVE_BUFFER: u32 = 1 << 20;
 /// Bytes that may wait to be taken by the guest.
 pub(super) const SEND_BUFFER: usize = 1 << 20;
-/// The guest learns of freed room when this much has come together.
-const CREDIT_STEP: u32 = RECEIVE_BUFFER / 4;
+/// The guest learns of freed room when this part of what it can have in flight has come together.
+const CREDIT_FRACTION: u32 = 4;
 /// Greatest payload of one packet; guests offer smaller buffers anyway.
 const MAX_PAYLOAD: usize = 64 * 1024;
 
@@ -127,7 +127,14 @@ impl Connection {
     fn note_taken(&mut self, count: usize) {
         // The receive buffer is far below 4 GiB, so the count fits.
         self.taken += Wrapping(count as u32);
-        self.credit_update_due |= (self.taken - self.announced).0 >= CREDIT_STEP;
+        let unannounced = (self.taken - self.announced).0;
+        self.credit_update_due |= unannounced > 0 && unannounced >= self.credit_step();
+    }
+
+    /// Guests have no more in flight than they would receive themselves, so waiting for a part of
+    /// our own buffer only could leave a guest with a small one stuck.
+    fn credit_step(&self) -> u32 {
+        self.peer_buf_alloc.min(RECEIVE_BUFFER) / CREDIT_FRACTION
     }
 
     /// Accepts bytes for the guest, as many as there is room for.

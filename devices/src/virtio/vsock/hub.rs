@@ -186,8 +186,8 @@ impl State {
             Phase::Ended(_) => {
                 self.connections.remove(&id);
             }
-            // The guest does not know of it, and now never will.
-            Phase::Wanted => self.abort(id, None),
+            // The guest does not know of it, and has no reason to.
+            Phase::Wanted if connection.unsent() == 0 => self.abort(id, None),
             _ => {
                 connection.shut_down(shutdown::BOTH);
                 self.enqueue(id);

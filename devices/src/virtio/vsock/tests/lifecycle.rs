@@ -187,6 +187,27 @@ fn a_dropped_request_is_withdrawn() {
 }
 
 #[test]
+fn a_dropped_request_with_data_is_still_delivered() {
+    let mut guest = Guest::off();
+    let stream = guest.host.connect(5123).unwrap();
+    stream.try_write(b"fire and forget").unwrap();
+    drop(stream);
+    guest.start();
+    guest.post(4);
+    let (request, _) = guest.receive_one();
+    let ports = Ports {
+        guest: 5123,
+        host: request.src_port,
+    };
+    guest.send(ports, op::RESPONSE, &[]);
+    let packets = guest.receive();
+    assert_eq!(packets[0].1, b"fire and forget");
+    assert_eq!(packets[1].0.op, op::SHUTDOWN);
+    guest.send(ports, op::RST, &[]);
+    assert_eq!(guest.host.connection_count(), 0);
+}
+
+#[test]
 fn a_request_dropped_after_it_was_sent_ends_when_answered() {
     let mut guest = Guest::new();
     drop(guest.host.connect(5123).unwrap());

@@ -151,6 +151,24 @@ fn a_host_that_does_not_read_stops_the_guest_by_credit() {
     );
 }
 
+/// Linux has at most its own receive buffer's size in flight, whatever room we announce.
+#[test]
+fn a_guest_with_a_small_buffer_is_told_early() {
+    let mut guest = Guest::new();
+    let (stream, ports) = guest.connected();
+    let small = |op, len| Header {
+        len,
+        buf_alloc: 4000,
+        ..ports.header(op)
+    };
+    guest.send_raw(small(op::RW, 999), &[1; 999]);
+    assert_eq!(read_all(&stream).unwrap().len(), 999);
+    assert_eq!(guest.receive_ops(), [0; 0]);
+    guest.send_raw(small(op::RW, 1), &[1]);
+    read_all(&stream).unwrap();
+    assert_eq!(guest.receive_one().0.fwd_cnt, 1000);
+}
+
 #[test]
 fn a_credit_request_is_answered() {
     let mut guest = Guest::new();
