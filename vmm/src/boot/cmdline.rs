@@ -35,13 +35,16 @@ const fn both(text: &'static str) -> Token {
 /// What is *not* here, and why: `quiet` (the console log of a failed boot must tell what happened);
 /// `mitigations=off` (the CPU model needs no mitigation, see [`crate::cpuid`]); `nokaslr` (only the
 /// decompressor would obey, which does not run); `lpj=` and `no_timer_check` (the kernel knows
-/// the TSC's rate from the hypervisor leaves and checks no timer under KVM); `reboot=` (ACPI has a
-/// reset register); `panic=` (the base decides, cli-and-config R-079).
+/// the TSC's rate from the hypervisor leaves and checks no timer under KVM); `panic=` (the base
+/// decides, cli-and-config R-079).
 const TOKENS: &[Token] = &[
     // The model's TSC is exact: no watchdog over it, no comparing of processors when they start.
     both("tsc=reliable"),
     // There is no PCI: do not poke about for it.
     both("pci=off"),
+    // Without it Linux tries the BIOS, which is not there, and the reboot ends in a triple fault
+    // (seen with Debian's 6.1): L-062 wants a reset.
+    both("reboot=a"),
     // Two serial ports exist: do not probe for the others.
     both("8250.nr_uarts=2"),
     // The crypto layer's self-tests run for longer than all else of the boot.
