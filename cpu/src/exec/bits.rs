@@ -76,13 +76,20 @@ pub(crate) fn bt_mi<O: BitOp, W: Width + Plain>(cpu: &mut Cpu, op: &Op) -> Done 
     in_memory::<O, W>(cpu, cpu.ea(op), bit)
 }
 
-/// With a register offset the bit string reaches beyond the operand, both ways.
+/// With a register offset the bit string reaches beyond the operand, both ways; the mask of the
+/// address size is in `imm`.
 pub(crate) fn bt_mr<O: BitOp, W: Width + Plain>(cpu: &mut Cpu, op: &Op) -> Done {
     let offset = cpu.get::<W>(op.src).sx() as i64;
     let word = offset >> W::BITS.trailing_zeros();
-    let at = cpu
-        .ea(op)
+    let linear = cpu.ea(op);
+    let segment = cpu.r(op.seg);
+    let within = linear
+        .wrapping_sub(segment)
         .wrapping_add((word as u64).wrapping_mul(W::BYTES));
+    let mut at = (within & op.imm).wrapping_add(segment);
+    if cpu.bits != 64 {
+        at &= 0xffff_ffff;
+    }
     let bit = 1u64 << (offset as u64 & u64::from(W::BITS - 1));
     in_memory::<O, W>(cpu, at, bit)
 }

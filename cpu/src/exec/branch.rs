@@ -228,22 +228,24 @@ pub(crate) fn into(cpu: &mut Cpu, op: &Op) -> Done {
 /// BOUND: raises #BR if the index is out of the bounds in memory.
 pub(crate) fn bound(cpu: &mut Cpu, op: &Op) -> Done {
     let at = cpu.ea(op);
-    let (index, low, high) = if op.aux == 4 {
-        let i = cpu.get::<u32>(op.dst) as i32;
-        (
-            i,
-            cpu.load::<u32>(at)? as i32,
-            cpu.load::<u32>(at.wrapping_add(4))? as i32,
-        )
+    // An index below the lower bound is not compared with the upper one.
+    let (below, high, index) = if op.aux == 4 {
+        let index = cpu.get::<u32>(op.dst) as i32;
+        let below = index < cpu.load::<u32>(at)? as i32;
+        (below, at.wrapping_add(4), index)
     } else {
-        let i = cpu.get::<u16>(op.dst) as i16;
-        let (low, high) = (
-            cpu.load::<u16>(at)? as i16,
-            cpu.load::<u16>(at.wrapping_add(2))? as i16,
-        );
-        (i.into(), low.into(), high.into())
+        let index = i32::from(cpu.get::<u16>(op.dst) as i16);
+        let below = index < i32::from(cpu.load::<u16>(at)? as i16);
+        (below, at.wrapping_add(2), index)
     };
-    if index < low || index > high {
+    if below {
+        return Err(cpu.br());
+    }
+    let high = match op.aux {
+        4 => cpu.load::<u32>(high)? as i32,
+        _ => i32::from(cpu.load::<u16>(high)? as i16),
+    };
+    if index > high {
         return Err(cpu.br());
     }
     Ok(())

@@ -228,13 +228,13 @@ fn ended(cpu: &Cpu, op: &Op) -> bool {
     cpu.flags.zf() == (op.dst == REPNE)
 }
 
-/// A fault leaves the flags as they were before the instruction, whatever elements before the
-/// faulting one compared like (SDM vol. 2, REP).
+/// A fault, or a break for interrupts, leaves the flags as they were before the instruction,
+/// whatever elements before it compared like (SDM vol. 2, REP).
 #[inline(always)]
 fn comparing(cpu: &mut Cpu, f: impl FnOnce(&mut Cpu) -> Done) -> Done {
     let flags = cpu.flags;
     let done = f(cpu);
-    if done.is_err() && matches!(cpu.stop, StopReason::Exception(_)) {
+    if done.is_err() {
         cpu.flags = flags;
     }
     done

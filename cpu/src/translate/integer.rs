@@ -602,11 +602,21 @@ fn bit_test<O: bits::BitOp>(e: &mut Emit) {
             ..e.op(by_width!(width, bits::bt_ri::<O>))
         },
         (true, true) => {
+            let mask = match e.address_size() {
+                8 => u64::MAX,
+                4 => 0xffff_ffff,
+                _ => 0xffff,
+            };
             let op = Op {
                 src: e.register(1),
+                imm: mask,
                 ..e.op(by_width!(width, bits::bt_mr::<O>))
             };
-            e.memory(op)
+            // The bit string's address wraps before the segment's base is added.
+            Op {
+                seg: e.segment(),
+                ..e.offset(op)
+            }
         }
         (true, false) => {
             let op = Op {

@@ -63,7 +63,7 @@ fn run_with_time(g: &mut Guest, times: usize) {
 }
 
 #[test]
-fn one_shot_timer() {
+pub(crate) fn one_shot_timer() {
     both_ways(|| {
         let mut g = with_apic();
         g.code(|a| {
@@ -86,7 +86,7 @@ fn one_shot_timer() {
 }
 
 #[test]
-fn periodic_timer_and_divider() {
+pub(crate) fn periodic_timer_and_divider() {
     both_ways(|| {
         let mut g = with_apic();
         g.code(|a| {
@@ -108,7 +108,7 @@ fn periodic_timer_and_divider() {
 }
 
 #[test]
-fn deadline_timer() {
+pub(crate) fn deadline_timer() {
     both_ways(|| {
         let mut g = with_apic();
         g.code(|a| {
@@ -137,7 +137,7 @@ fn deadline_timer() {
 
 /// A masked timer ends HLT for nobody and delivers nothing.
 #[test]
-fn masked_timer() {
+pub(crate) fn masked_timer() {
     both_ways(|| {
         let mut g = with_apic();
         g.code(|a| {
@@ -159,7 +159,7 @@ fn masked_timer() {
 
 /// SDM vol. 3, 11.12: registers as MSRs, a 64-bit ICR, no way back but through disabled.
 #[test]
-fn x2apic() {
+pub(crate) fn x2apic() {
     both_ways(|| {
         let mut g = with_apic();
         set_gate(
@@ -243,7 +243,7 @@ fn fixed(vector: u8, level: bool) -> InterruptMessage {
 
 /// The task priority holds back what is not above it; of several the highest comes first.
 #[test]
-fn priorities() {
+pub(crate) fn priorities() {
     both_ways(|| {
         let mut g = with_apic();
         g.adjust(|s| (s.apic.registers[0xf], s.rflags) = (0x1ff, 0x202));
@@ -290,7 +290,7 @@ fn priorities() {
 
 /// An interrupt in service blocks its class until EOI; level-triggered ends are reported.
 #[test]
-fn end_of_interrupt() {
+pub(crate) fn end_of_interrupt() {
     both_ways(|| {
         let mut g = with_apic();
         g.adjust(|s| (s.apic.registers[0xf], s.rflags) = (0x1ff, 0x202));
@@ -323,7 +323,7 @@ fn end_of_interrupt() {
 
 /// INIT and start-up: the other vCPU begins in real mode at the page of the message.
 #[test]
-fn start_up_of_another_cpu() {
+pub(crate) fn start_up_of_another_cpu() {
     both_ways(|| {
         let mut g = with_apic();
         g.code(|a| {
@@ -362,7 +362,7 @@ fn start_up_of_another_cpu() {
 
 /// An interrupt from one vCPU to another, and to all but itself.
 #[test]
-fn messages_between_cpus() {
+pub(crate) fn messages_between_cpus() {
     for icr in [0x4040u32, 0xc_4040] {
         both_ways(|| {
             let mut g = with_apic();

@@ -9,7 +9,7 @@ const UD: u64 = 6;
 
 /// SDM vol. 3, 2.5: control registers read back what was written.
 #[test]
-fn control_registers_keep_their_values() {
+pub(crate) fn control_registers_keep_their_values() {
     both_ways(|| {
         let mut g = Guest::long();
         g.code(|a| {
@@ -41,7 +41,7 @@ fn control_registers_keep_their_values() {
 
 /// Values that the SDM forbids raise #GP(0) and change nothing.
 #[test]
-fn forbidden_control_values_fault() {
+pub(crate) fn forbidden_control_values_fault() {
     let bad_cr0 = [CR0 & !1, CR0 & !0x8000_0000, CR0 | 1 << 29, CR0 | 1 << 32];
     for value in bad_cr0 {
         both_ways(|| {
@@ -77,7 +77,7 @@ fn forbidden_control_values_fault() {
 
 /// Every privileged instruction raises #GP(0) in ring 3.
 #[test]
-fn privileged_instructions_fault_in_ring_3() {
+pub(crate) fn privileged_instructions_fault_in_ring_3() {
     type Emit = fn(&mut CodeAssembler) -> Result<(), iced_x86::IcedError>;
     let all: &[Emit] = &[
         |a| a.mov(rax, cr0),
@@ -119,7 +119,7 @@ fn privileged_instructions_fault_in_ring_3() {
 }
 
 #[test]
-fn machine_status_word() {
+pub(crate) fn machine_status_word() {
     both_ways(|| {
         let mut g = Guest::long();
         g.code(|a| {
@@ -142,7 +142,7 @@ fn machine_status_word() {
 
 /// SDM vol. 3, 17.2: DR4 and DR5 stand for DR6 and DR7 unless CR4.DE; reserved bits are fixed.
 #[test]
-fn debug_registers() {
+pub(crate) fn debug_registers() {
     both_ways(|| {
         let mut g = Guest::long();
         g.code(|a| {
@@ -186,7 +186,7 @@ fn debug_registers() {
 
 /// SDM vol. 2, XSETBV: x87 state can't be turned off, unknown components not on.
 #[test]
-fn extended_control_register() {
+pub(crate) fn extended_control_register() {
     both_ways(|| {
         let mut g = Guest::long();
         g.code(|a| {
@@ -222,7 +222,7 @@ fn extended_control_register() {
 }
 
 #[test]
-fn model_specific_registers() {
+pub(crate) fn model_specific_registers() {
     // FS, GS and kernel GS bases, STAR, LSTAR, SFMASK, TSC_AUX.
     for (index, value) in [
         (0xc000_0100u32, 0x7fff_1234_5678u64),
@@ -274,7 +274,7 @@ fn model_specific_registers() {
 
 /// EFER.LME can't change while paging is on; LMA is the processor's.
 #[test]
-fn efer() {
+pub(crate) fn efer() {
     both_ways(|| {
         let mut g = Guest::long();
         g.code(|a| {
@@ -293,7 +293,7 @@ fn efer() {
 }
 
 #[test]
-fn time_stamp_counter() {
+pub(crate) fn time_stamp_counter() {
     both_ways(|| {
         let mut g = Guest::long();
         g.code(|a| {
@@ -327,7 +327,7 @@ fn time_stamp_counter() {
 }
 
 #[test]
-fn cpuid_answers_from_its_table() {
+pub(crate) fn cpuid_answers_from_its_table() {
     both_ways(|| {
         let mut g = Guest::long();
         g.code(|a| {
@@ -346,7 +346,7 @@ fn cpuid_answers_from_its_table() {
 
 /// SDM vol. 2, SWAPGS, RDFSBASE.
 #[test]
-fn segment_bases() {
+pub(crate) fn segment_bases() {
     both_ways(|| {
         let mut g = Guest::long();
         g.code(|a| {
@@ -374,7 +374,7 @@ fn segment_bases() {
 
 /// INVD, WBINVD and INVLPG have nothing to do but need their ring; CLFLUSH reads.
 #[test]
-fn caches() {
+pub(crate) fn caches() {
     both_ways(|| {
         let mut g = Guest::long();
         g.code(|a| {
@@ -391,7 +391,7 @@ fn caches() {
 }
 
 #[test]
-fn no_performance_counters() {
+pub(crate) fn no_performance_counters() {
     both_ways(|| {
         let mut g = Guest::long();
         g.code(|a| {

@@ -34,7 +34,7 @@ fn write(gpa: u64, len: u8, data: u64) -> Exit {
 }
 
 #[test]
-fn ports() {
+pub(crate) fn ports() {
     both_ways(|| {
         let mut g = Guest::long();
         g.adjust(|s| s.gpr[0] = 0xffff_ffff_ffff_ffff);
@@ -88,7 +88,7 @@ fn ports() {
 }
 
 #[test]
-fn string_ports() {
+pub(crate) fn string_ports() {
     both_ways(|| {
         let mut g = Guest::long();
         g.memory.write(DATA, &[1, 2, 3, 4, 5, 6]);
@@ -102,9 +102,11 @@ fn string_ports() {
             a.rep().insd()?;
             a.insb()?;
             a.outsb()?;
+            a.insw()?;
+            a.outsd()?;
             a.hlt()
         });
-        let exits = serve(&mut g, &[0x1111_1111, 0x2222_2222, 0x33]);
+        let exits = serve(&mut g, &[0x1111_1111, 0x2222_2222, 0x33, 0x4444]);
         let out = |len, data| Exit::PioOut {
             port: 0x1f0,
             len,
@@ -120,18 +122,20 @@ fn string_ports() {
                 input(4),
                 input(4),
                 input(1),
-                out(1, 0)
+                out(1, 0),
+                input(2),
+                out(4, 0),
             ]
         );
         assert_eq!(g.memory.read_u64(DATA + 0x100), 0x2222_2222_1111_1111);
-        assert_eq!(g.memory.read_u64(DATA + 0x108), 0x33);
-        assert_eq!((g.gpr(1), g.gpr(6), g.gpr(7)), (0, DATA + 7, DATA + 0x109));
+        assert_eq!(g.memory.read_u64(DATA + 0x108), 0x44_4433);
+        assert_eq!((g.gpr(1), g.gpr(6), g.gpr(7)), (0, DATA + 11, DATA + 0x10b));
     });
 }
 
 /// IOPL and the TSS's bitmap (SDM vol. 1, 19.5).
 #[test]
-fn port_permissions() {
+pub(crate) fn port_permissions() {
     both_ways(|| {
         let mut g = Guest::long();
         g.to_user();
@@ -162,7 +166,7 @@ fn port_permissions() {
 }
 
 #[test]
-fn memory_mapped_accesses() {
+pub(crate) fn memory_mapped_accesses() {
     both_ways(|| {
         let mut g = Guest::long();
         g.adjust(|s| (s.gpr[3], s.gpr[1]) = (DEVICE, 0x1122_3344_5566_7788));
@@ -201,7 +205,7 @@ fn memory_mapped_accesses() {
 
 /// Instructions that read and write, or touch two places, do each access once.
 #[test]
-fn compound_accesses_are_not_repeated() {
+pub(crate) fn compound_accesses_are_not_repeated() {
     both_ways(|| {
         let mut g = Guest::long();
         g.adjust(|s| (s.gpr[3], s.gpr[1]) = (DEVICE, 5));
@@ -241,7 +245,7 @@ fn compound_accesses_are_not_repeated() {
 
 /// REP MOVS from and to a device: one access an element, in order, whatever comes between.
 #[test]
-fn string_moves() {
+pub(crate) fn string_moves() {
     both_ways(|| {
         let mut g = Guest::long();
         g.memory.write(DATA, &[1, 2, 3, 4, 5, 6, 7, 8]);
@@ -291,7 +295,7 @@ fn string_moves() {
 
 /// Sixteen bytes leave as two accesses; so does what crosses from memory into a device's page.
 #[test]
-fn wide_and_split_accesses() {
+pub(crate) fn wide_and_split_accesses() {
     both_ways(|| {
         let mut g = Guest::long();
         g.adjust(|s| s.gpr[3] = DEVICE);
@@ -334,7 +338,7 @@ fn wide_and_split_accesses() {
 /// An instruction that has waited for an answer still faults as it should, and no interrupt gets
 /// in between.
 #[test]
-fn nothing_comes_between_an_access_and_its_answer() {
+pub(crate) fn nothing_comes_between_an_access_and_its_answer() {
     both_ways(|| {
         let mut g = Guest::long();
         g.adjust(|s| {

@@ -31,7 +31,7 @@ fn with_apic() -> Guest {
 
 /// SDM vol. 3, 6.14: from ring 3 the stack is that of the TSS, and IRETQ leads back.
 #[test]
-fn int_changes_rings_and_iret_returns() {
+pub(crate) fn int_changes_rings_and_iret_returns() {
     both_ways(|| {
         let mut g = Guest::long();
         set_gate(&g.memory, 0x80, machine::gate64(KERNEL_CS, CODE, 3, 0, 0xe));
@@ -64,7 +64,7 @@ fn int_changes_rings_and_iret_returns() {
 
 /// A trap gate leaves IF alone.
 #[test]
-fn trap_gates_keep_interrupts_on() {
+pub(crate) fn trap_gates_keep_interrupts_on() {
     both_ways(|| {
         let mut g = Guest::long();
         set_gate(
@@ -86,7 +86,7 @@ fn trap_gates_keep_interrupts_on() {
 
 /// Gates that software may not call, that are absent or not gates at all.
 #[test]
-fn bad_gates() {
+pub(crate) fn bad_gates() {
     for (gate, vector, error) in [
         (
             machine::gate64(KERNEL_CS, HANDLERS, 0, 0, 0xe),
@@ -132,7 +132,7 @@ fn bad_gates() {
 
 /// Beyond the table's limit: the error code names the vector.
 #[test]
-fn vectors_beyond_the_table() {
+pub(crate) fn vectors_beyond_the_table() {
     both_ways(|| {
         let mut g = Guest::long();
         g.adjust(|s| s.idt.limit = 0x20 * 16 - 1);
@@ -142,7 +142,7 @@ fn vectors_beyond_the_table() {
 }
 
 #[test]
-fn interrupt_stack_table() {
+pub(crate) fn interrupt_stack_table() {
     both_ways(|| {
         let mut g = Guest::long();
         set_gate(
@@ -160,7 +160,7 @@ fn interrupt_stack_table() {
 
 /// Without a change of stack the frame is still aligned to 16 bytes, and SS:RSP pushed.
 #[test]
-fn frames_are_aligned() {
+pub(crate) fn frames_are_aligned() {
     both_ways(|| {
         let mut g = Guest::long();
         g.adjust(|s| s.gpr[4] = STACK - 3);
@@ -173,7 +173,7 @@ fn frames_are_aligned() {
 
 /// SDM vol. 3, 17.3.1.1: faults push RF set, traps and software interrupts don't.
 #[test]
-fn resume_flag() {
+pub(crate) fn resume_flag() {
     both_ways(|| {
         let mut g = Guest::long();
         g.code(|a| a.ud2());
@@ -190,7 +190,7 @@ fn resume_flag() {
 /// SDM vol. 3, table 6-5: a contributory exception while delivering another makes #DF; an
 /// exception while delivering that shuts the processor down.
 #[test]
-fn double_and_triple_faults() {
+pub(crate) fn double_and_triple_faults() {
     both_ways(|| {
         let mut g = Guest::long();
         set_gate(&g.memory, 13, [0, 0]);
@@ -235,7 +235,7 @@ fn double_and_triple_faults() {
 }
 
 #[test]
-fn single_step() {
+pub(crate) fn single_step() {
     const TF: u64 = 0x100;
     both_ways(|| {
         let mut g = Guest::long();
@@ -319,7 +319,7 @@ fn single_step() {
 
 /// INT1 raises #DB whatever the gate's privilege; INTO needs 32-bit code.
 #[test]
-fn one_byte_interrupts() {
+pub(crate) fn one_byte_interrupts() {
     both_ways(|| {
         let mut g = Guest::long();
         g.to_user();
@@ -339,7 +339,7 @@ fn one_byte_interrupts() {
 
 /// STI and loads of SS hold interrupts off until the next instruction is done.
 #[test]
-fn interrupt_shadow() {
+pub(crate) fn interrupt_shadow() {
     both_ways(|| {
         let mut g = with_apic();
         g.complex.deliver(message(DeliveryMode::Fixed, 0x40));
@@ -392,7 +392,7 @@ fn interrupt_shadow() {
 
 /// An NMI blocks further ones until IRET.
 #[test]
-fn non_maskable_interrupts() {
+pub(crate) fn non_maskable_interrupts() {
     both_ways(|| {
         let mut g = Guest::long();
         set_gate(
@@ -421,7 +421,7 @@ fn non_maskable_interrupts() {
 
 /// An interrupt ends HLT; without IF the processor stays halted.
 #[test]
-fn halt() {
+pub(crate) fn halt() {
     both_ways(|| {
         let mut g = with_apic();
         g.code(|a| {
@@ -439,7 +439,7 @@ fn halt() {
 
 /// IRET's own checks.
 #[test]
-fn bad_returns() {
+pub(crate) fn bad_returns() {
     fn frame(to: u64, code: u16, flags: u64, stack: u64, data: u16) -> [u64; 5] {
         [to, code.into(), flags, stack, data.into()]
     }
@@ -488,7 +488,7 @@ fn bad_returns() {
 
 /// Data segments that ring 3 may not have become null on the way out.
 #[test]
-fn returns_drop_inner_segments() {
+pub(crate) fn returns_drop_inner_segments() {
     both_ways(|| {
         let mut g = Guest::long();
         g.adjust(|s| {

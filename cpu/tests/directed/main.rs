@@ -5,11 +5,15 @@
 mod apic;
 mod code;
 mod control;
+mod coverage;
 mod devices;
 mod guest;
 mod interrupts;
 #[path = "../machine/mod.rs"]
 mod machine;
+mod modes;
 mod paging;
+#[path = "../native/scope.rs"]
+mod scope;
 mod syscalls;
 mod tables;

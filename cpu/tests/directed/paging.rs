@@ -31,7 +31,7 @@ fn entry(g: &mut Guest, shift: u32) -> u64 {
 }
 
 #[test]
-fn accessed_and_dirty_bits() {
+pub(crate) fn accessed_and_dirty_bits() {
     both_ways(|| {
         let mut g = with_page(PRESENT | WRITE);
         g.code(|a| {
@@ -63,7 +63,7 @@ fn accessed_and_dirty_bits() {
 }
 
 #[test]
-fn rights_of_the_supervisor() {
+pub(crate) fn rights_of_the_supervisor() {
     for (bits, error) in [(0, W), (PRESENT, P | W)] {
         both_ways(|| {
             let mut g = with_page(bits);
@@ -86,7 +86,7 @@ fn rights_of_the_supervisor() {
 }
 
 #[test]
-fn rights_of_the_user() {
+pub(crate) fn rights_of_the_user() {
     for (bits, write, error) in [
         (PRESENT | WRITE, false, U | P),
         (PRESENT | USER, true, U | P | W),
@@ -118,7 +118,7 @@ fn rights_of_the_user() {
 }
 
 #[test]
-fn no_execute() {
+pub(crate) fn no_execute() {
     both_ways(|| {
         let mut g = with_page(PRESENT | NO_EXECUTE);
         g.code(|a| a.jmp(rbx));
@@ -135,7 +135,7 @@ fn no_execute() {
 }
 
 #[test]
-fn reserved_bits() {
+pub(crate) fn reserved_bits() {
     for (bits, shift) in [
         (1u64 << 51, 12),
         (LARGE | 1 << 13, 21),
@@ -152,7 +152,7 @@ fn reserved_bits() {
 }
 
 #[test]
-fn supervisor_mode_execution_prevention() {
+pub(crate) fn supervisor_mode_execution_prevention() {
     both_ways(|| {
         let mut g = with_page(PRESENT | USER);
         g.memory.write(DATA, &[0xf4]);
@@ -169,7 +169,7 @@ fn supervisor_mode_execution_prevention() {
 
 /// SDM vol. 3, 4.6: CR4.SMAP and EFLAGS.AC.
 #[test]
-fn supervisor_mode_access_prevention() {
+pub(crate) fn supervisor_mode_access_prevention() {
     both_ways(|| {
         let mut g = with_page(PRESENT | USER | WRITE);
         g.adjust(|s| s.cr4 |= CR4_SMAP);
@@ -208,7 +208,7 @@ fn supervisor_mode_access_prevention() {
 }
 
 #[test]
-fn large_pages() {
+pub(crate) fn large_pages() {
     for shift in [21, 30] {
         both_ways(|| {
             let mut g = Guest::long();
@@ -234,7 +234,7 @@ fn large_pages() {
 
 /// A translation in use may be kept until INVLPG or a load of CR3; global ones survive the latter.
 #[test]
-fn translations_end_when_they_have_to() {
+pub(crate) fn translations_end_when_they_have_to() {
     type Emit = fn(&mut CodeAssembler) -> Result<(), iced_x86::IcedError>;
     let drops: [(u64, Emit); 4] = [
         (0, |a| a.invlpg(byte_ptr(rbx))),
@@ -291,7 +291,7 @@ fn translations_end_when_they_have_to() {
 /// An access across a page boundary faults with the address on the page that is missing, and
 /// changes neither.
 #[test]
-fn accesses_across_pages() {
+pub(crate) fn accesses_across_pages() {
     both_ways(|| {
         let mut g = with_page(PRESENT | WRITE);
         g.memory.write_u64(DATA + 0xff8, 0x5555_5555_5555_5555);
@@ -319,7 +319,7 @@ fn accesses_across_pages() {
 
 /// 32-bit paging with 4 MiB pages, and PAE, as a kernel uses them on its way up.
 #[test]
-fn paging_of_32_bits() {
+pub(crate) fn paging_of_32_bits() {
     both_ways(|| {
         let mut g = Guest::protected();
         let (root, table) = (g.memory.page(), g.memory.page());
@@ -377,7 +377,7 @@ fn paging_of_32_bits() {
 
 /// CR4.PGE off: the global bit means nothing.
 #[test]
-fn global_pages_need_their_switch() {
+pub(crate) fn global_pages_need_their_switch() {
     both_ways(|| {
         let mut g = with_page(PRESENT | WRITE | GLOBAL);
         let at = g.memory.entry(ROOT, PAGE, 12);

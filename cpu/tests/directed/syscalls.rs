@@ -36,7 +36,7 @@ fn with_syscall() -> Guest {
 
 /// SDM vol. 2, SYSCALL and SYSRET: there and back.
 #[test]
-fn syscall_and_sysretq() {
+pub(crate) fn syscall_and_sysretq() {
     both_ways(|| {
         let mut g = with_syscall();
         g.code_at(CODE, |a| {
@@ -67,7 +67,7 @@ fn syscall_and_sysretq() {
 
 /// SYSRET with a 32-bit operand returns to compatibility mode.
 #[test]
-fn sysret_to_compatibility_mode() {
+pub(crate) fn sysret_to_compatibility_mode() {
     both_ways(|| {
         let mut g = with_syscall();
         g.adjust(|s| (s.gpr[1], s.gpr[11]) = (0xffff_ffff_0000_0000 | USER_CODE, 0x202));
@@ -84,7 +84,7 @@ fn sysret_to_compatibility_mode() {
 }
 
 #[test]
-fn syscall_faults() {
+pub(crate) fn syscall_faults() {
     both_ways(|| {
         // On Intel's processors the bad address faults before the privilege changes.
         let mut g = with_syscall();
@@ -109,7 +109,7 @@ fn syscall_faults() {
 
 /// With TF masked on entry, SYSCALL under single step reaches the kernel without a trap.
 #[test]
-fn syscall_under_single_step() {
+pub(crate) fn syscall_under_single_step() {
     both_ways(|| {
         let mut g = with_syscall();
         g.code_at(CODE, |a| a.hlt());
@@ -123,7 +123,7 @@ fn syscall_under_single_step() {
 
 /// SDM vol. 2, SYSENTER and SYSEXIT.
 #[test]
-fn sysenter_and_sysexit() {
+pub(crate) fn sysenter_and_sysexit() {
     both_ways(|| {
         let mut g = Guest::long();
         set_msr(&mut g, 0x174, KERNEL_CS.into());

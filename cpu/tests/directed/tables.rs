@@ -9,7 +9,7 @@ const NP: u64 = 11;
 const GP: u64 = 13;
 
 #[test]
-fn descriptor_table_registers() {
+pub(crate) fn descriptor_table_registers() {
     both_ways(|| {
         let mut g = Guest::long();
         g.memory.write(DATA, &[0x34, 0x12]);
@@ -41,7 +41,7 @@ fn descriptor_table_registers() {
 
 /// LTR marks the descriptor busy and refuses a busy one (SDM vol. 2, LTR).
 #[test]
-fn task_register() {
+pub(crate) fn task_register() {
     both_ways(|| {
         let mut g = Guest::long();
         g.memory.write_u64(
@@ -92,7 +92,7 @@ fn task_register() {
 }
 
 #[test]
-fn local_descriptor_table() {
+pub(crate) fn local_descriptor_table() {
     both_ways(|| {
         let mut g = Guest::long();
         g.memory.write_u64(
@@ -124,7 +124,7 @@ fn local_descriptor_table() {
 
 /// LAR, LSL, VERR and VERW see what privilege permits and never fault on a selector.
 #[test]
-fn questions_about_descriptors() {
+pub(crate) fn questions_about_descriptors() {
     let run = |user: bool, selector: u16| {
         let mut g = Guest::long();
         if user {
@@ -167,7 +167,7 @@ fn questions_about_descriptors() {
 
 /// Loads of data segments (SDM vol. 2, MOV).
 #[test]
-fn segment_loads() {
+pub(crate) fn segment_loads() {
     for (selector, descriptor, vector, error) in [
         (
             FREE,
@@ -241,7 +241,7 @@ fn far_pointer(g: &Guest, at: u64, offset: u64, selector: u16) {
 
 /// JMP and CALL far through memory into compatibility mode and back.
 #[test]
-fn far_transfers_change_mode() {
+pub(crate) fn far_transfers_change_mode() {
     both_ways(|| {
         let mut g = Guest::long();
         far_pointer(&g, DATA, CODE + 0x100, KERNEL32_CS);
@@ -268,7 +268,7 @@ fn far_transfers_change_mode() {
 }
 
 #[test]
-fn far_return_to_ring_3() {
+pub(crate) fn far_return_to_ring_3() {
     both_ways(|| {
         let mut g = Guest::long();
         g.code(|a| {
@@ -300,7 +300,7 @@ fn far_return_to_ring_3() {
 
 /// A 64-bit call gate at the same privilege.
 #[test]
-fn call_gate() {
+pub(crate) fn call_gate() {
     both_ways(|| {
         let mut g = Guest::long();
         let at = GDT + u64::from(FREE);
@@ -325,7 +325,7 @@ fn call_gate() {
 }
 
 #[test]
-fn bad_far_transfers() {
+pub(crate) fn bad_far_transfers() {
     for (selector, descriptor, vector, error) in [
         (0u16, 0, GP, 0),
         (KERNEL_DS, 0, GP, u64::from(KERNEL_DS)),
@@ -358,7 +358,7 @@ fn bad_far_transfers() {
 
 /// LSS, LFS and LGS load pointer and selector together.
 #[test]
-fn far_pointers() {
+pub(crate) fn far_pointers() {
     both_ways(|| {
         let mut g = Guest::long();
         far_pointer(&g, DATA, 0x7000, KERNEL_DS);

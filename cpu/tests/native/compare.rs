@@ -49,6 +49,9 @@ pub(crate) fn differences(
     ours: &Outcome,
 ) -> String {
     let mut d = String::new();
+    if native.vector == PAGE_FAULT && selects_nothing(case, insn) {
+        return d;
+    }
     exception(case, insn, native, ours, &mut d);
     registers(case, insn, native, ours, &mut d);
     let mask = FLAGS & !undefined_flags(case, insn, native);
@@ -63,9 +66,6 @@ pub(crate) fn differences(
 
 fn exception(case: &Case, insn: &Instruction, native: &Outcome, ours: &Outcome, d: &mut String) {
     if native.rip == ours.rip && either_operand(insn, native, ours) {
-        return;
-    }
-    if native.vector == PAGE_FAULT && selects_nothing(case, insn) {
         return;
     }
     let name = |o: &Outcome| format!("vector {} error {:#x} cr2 {:#x}", o.vector, o.error, o.cr2);

@@ -127,6 +127,29 @@ impl Generator {
     }
 }
 
+/// A case with some encoding of `code`, to see what becomes of it; `None` if the encoder can't
+/// make one.
+pub(crate) fn plain(code: Code, bits: u8) -> Option<Case> {
+    let mut rng = Rng::new(code as u64);
+    if !code.op_code().is_instruction() || !code.op_code().is_available_in_mode(u32::from(bits)) {
+        return None;
+    }
+    (0..200).find_map(|_| {
+        let mut bytes = encode::random(&mut rng, code, bits);
+        bytes.resize(16, 0xcc);
+        let mut case = Case {
+            bits: bits.into(),
+            rip: sandbox::CODE.at,
+            ..Case::blank()
+        };
+        case.code.copy_from_slice(&bytes[..16]);
+        case.code_len = 15;
+        let insn = decode(&case);
+        case.code_len = insn.len() as u64;
+        (insn.code() == code).then_some(case)
+    })
+}
+
 /// Decodes a case's instruction.
 pub(crate) fn decode(case: &Case) -> Instruction {
     let mut decoder = Decoder::with_ip(
@@ -487,7 +510,7 @@ fn state_image(rng: &mut Rng, case: &mut Case, address: u64) {
     let mut header = [0; 64];
     header[0] = rng.below(4) as u8;
     if rng.chance(3) {
-        header[15] = 0x80 >> rng.below(8);
+        header[16] = 0x80 >> rng.below(8);
     }
     case.patch(address + 512, &header);
 }

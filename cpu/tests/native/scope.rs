@@ -58,7 +58,17 @@ const NOT_NATIVE: &[(Mnemonic, &str)] = &[
     (Mnemonic::Str, "the kernel emulates it (UMIP)"),
 ];
 
+/// Instructions beyond the processor model that the interpreter executes all the same.
+const BEYOND: &[(Mnemonic, &str)] = &[
+    (Mnemonic::Endbr32, "a NOP to processors without CET"),
+    (Mnemonic::Endbr64, "a NOP to processors without CET"),
+    (Mnemonic::Prefetchwt1, "a hint, of the form of PREFETCHW"),
+    (Mnemonic::Lzcnt, "BSR to processors without it"),
+    (Mnemonic::Tzcnt, "BSF to processors without it"),
+];
+
 /// Why an instruction is not run on the host; `None` if it is.
+#[allow(dead_code, reason = "the directed guests need the lists alone")]
 pub(crate) fn reason_against(insn: &Instruction) -> Option<&'static str> {
     if insn.is_invalid() {
         return Some("not an instruction");
@@ -95,6 +105,12 @@ pub(crate) fn candidates(bits: u8) -> Vec<Code> {
                 && code.cpuid_features().iter().all(|f| MODEL.contains(f))
         })
         .collect()
+}
+
+/// Instructions that the interpreter knows beyond the processor model, with the reason.
+#[allow(dead_code, reason = "the directed guests need the other lists")]
+pub(crate) fn beyond_the_model() -> impl Iterator<Item = (Mnemonic, &'static str)> {
+    BEYOND.iter().copied()
 }
 
 /// Instructions that are in [`candidates`] but not run on the host, by mnemonic.
