@@ -59,6 +59,8 @@ pub(super) struct Connection {
     announced: Wrapping<u32>,
     credit_update_due: bool,
     credit_request_due: bool,
+    /// A writer waits for room. It is woken once there is plenty, not for every packet.
+    write_pending: bool,
     /// Directions that the host has ended, and what of it the guest was told.
     host_shutdown: u32,
     host_shutdown_sent: u32,
@@ -86,6 +88,7 @@ impl Connection {
             announced: Wrapping(0),
             credit_update_due: false,
             credit_request_due: false,
+            write_pending: false,
             host_shutdown: 0,
             host_shutdown_sent: 0,
             guest_shutdown: 0,
@@ -150,9 +153,11 @@ impl Connection {
         }
         let count = data.len().min(SEND_BUFFER - self.to_guest.len());
         if count == 0 && !data.is_empty() {
+            self.write_pending = true;
             return Ok(Progress::Pending);
         }
         self.to_guest.push(&data[..count]);
+        self.write_pending = count < data.len();
         Ok(Progress::Bytes(count))
     }
 
@@ -312,7 +317,6 @@ impl Connection {
     }
 
     fn data_packet(&mut self, len: usize, payload: &mut Vec<u8>) -> Header {
-        let was_full = self.to_guest.len() == SEND_BUFFER;
         payload.resize(len, 0);
         self.to_guest.pop(payload);
         // A payload is at most MAX_PAYLOAD.
@@ -320,7 +324,8 @@ impl Connection {
         self.sent += Wrapping(len);
         // Whoever waits for credit asks once; a peer that answers 0 will say more by itself.
         self.credit_request_due = self.peer_room() == 0 && !self.to_guest.is_empty();
-        if was_full || self.to_guest.is_empty() {
+        if self.write_pending && self.to_guest.len() <= SEND_BUFFER / 2 {
+            self.write_pending = false;
             self.subscribers.notify();
         }
         self.header(op::RW, len, 0)
