@@ -40,7 +40,7 @@ fn build(root: &Path, target_dir: &Path) -> PathBuf {
     let mut cargo = Command::new(variable("CARGO"));
     cargo
         .current_dir(root)
-        .args(["build", "--package", "provium-agent", "--release"]);
+        .args(["build", "--package", "provium-agent", "--profile", "agent"]);
     cargo
         .args(["--target", TARGET, "--target-dir"])
         .arg(target_dir);
@@ -62,23 +62,9 @@ fn build(root: &Path, target_dir: &Path) -> PathBuf {
     }
     cargo.env_remove("RUSTC_WORKSPACE_WRAPPER");
     cargo.env("RUSTFLAGS", "-C target-feature=+crt-static");
-    // Every byte of it is unpacked by the guest's processor at each boot.
-    let small = [
-        ("OPT_LEVEL", "s"),
-        ("LTO", "fat"),
-        ("CODEGEN_UNITS", "1"),
-        ("PANIC", "abort"),
-        ("STRIP", "symbols"),
-    ];
-    for (key, value) in small {
-        cargo.env(format!("CARGO_PROFILE_RELEASE_{key}"), value);
-    }
     let status = cargo
         .status()
         .expect("cargo builds this crate, so it can be started");
     assert!(status.success(), "building the guest agent failed");
-    target_dir
-        .join(TARGET)
-        .join("release")
-        .join("provium-agent")
+    target_dir.join(TARGET).join("agent").join("provium-agent")
 }

@@ -35,7 +35,6 @@
 #![forbid(unsafe_code)]
 
 mod agent;
-mod archive;
 pub mod config;
 mod error;
 mod events;

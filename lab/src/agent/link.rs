@@ -72,10 +72,10 @@ enum Slot {
 }
 
 impl Link {
-    /// A link over `stream`; nothing is sent yet.
-    pub(crate) fn new(stream: Box<dyn ByteStream>, now: Now) -> Arc<Self> {
+    /// A link over `stream`, what comes from it going through `reader`; nothing is sent yet.
+    pub(crate) fn new(stream: Box<dyn ByteStream>, reader: FrameReader, now: Now) -> Arc<Self> {
         let state = State {
-            reader: FrameReader::new(),
+            reader,
             out: Vec::new(),
             sent: 0,
             next_id: 0,

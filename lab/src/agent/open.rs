@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use provium_devices::virtio::vsock::{ConnectionState, VsockStream};
 use provium_devices::{ByteStream, StreamError};
-use provium_protocol::{AGENT_PORT, Hello, HelloOk, PROTOCOL_VERSION, SERIAL_PREAMBLE};
+use provium_protocol::{AGENT_PORT, FrameReader, Hello, HelloOk, PROTOCOL_VERSION, serial};
 use provium_vmm::Machine;
 
 use super::Link;
@@ -20,6 +20,9 @@ const RETRY: Duration = Duration::from_millis(2);
 
 /// No answer to the greeting for this long: start over (E-048).
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The same on the serial port, where a call into a port that nobody has opened is lost.
+const SERIAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A kernel that has not brought vsock up after this much guest time may have none: the serial port is tried too.
 const SERIAL_AFTER: Duration = Duration::from_secs(1);
@@ -71,7 +74,8 @@ async fn over_vsock(
             Ok(stream) => {
                 stream.subscribe(machine.signal());
                 if let Some(stream) = connected(stream).await? {
-                    let greeted = greet(world, machine, Box::new(stream), &[], resume);
+                    let link = Link::new(Box::new(stream), FrameReader::new(), clock(machine));
+                    let greeted = greet(world, machine, link, resume, HELLO_TIMEOUT);
                     if let Some(link) = greeted.await? {
                         return Ok(link);
                     }
@@ -106,35 +110,43 @@ async fn over_serial(
     resume: bool,
 ) -> Result<(Arc<Link>, HelloOk), OpenError> {
     GuestTimer::after(world, machine, SERIAL_AFTER).await;
+    let mut number = 0u8;
     loop {
         let stream = machine.agent_serial().open();
         stream.subscribe(machine.signal());
-        if let Some(link) =
-            greet(world, machine, Box::new(stream), &SERIAL_PREAMBLE, resume).await?
-        {
+        let link = Link::new(
+            Box::new(stream),
+            serial::host_reader(number),
+            clock(machine),
+        );
+        link.send_raw(&serial::call(number));
+        if let Some(link) = greet(world, machine, link, resume, SERIAL_TIMEOUT).await? {
             return Ok(link);
         }
+        number = number.wrapping_add(1);
         GuestTimer::after(world, machine, RETRY).await;
     }
+}
+
+/// The machine's time, without keeping the machine alive.
+fn clock(machine: &Arc<Machine>) -> Now {
+    let machine = Arc::downgrade(machine);
+    Arc::new(move || machine.upgrade().map_or(0, |machine| machine.now_ns()))
 }
 
 /// Sends the greeting and waits for its answer; none when the attempt came to nothing.
 async fn greet(
     world: &Arc<World>,
     machine: &Arc<Machine>,
-    stream: Box<dyn ByteStream>,
-    preamble: &[u8],
+    link: Arc<Link>,
     resume: bool,
+    timeout: Duration,
 ) -> Result<Option<(Arc<Link>, HelloOk)>, OpenError> {
-    let clock = Arc::downgrade(machine);
-    let now: Now = Arc::new(move || clock.upgrade().map_or(0, |machine| machine.now_ns()));
-    let link = Link::new(stream, now);
-    link.send_raw(preamble);
     if let Ok(frame) = Hello::new(env!("CARGO_PKG_VERSION"), resume).to_frame() {
         link.send_raw(&frame);
     }
     let answer = poll_fn(|_| link.hello());
-    match both(answer, Limit::new(world, machine, HELLO_TIMEOUT)).await {
+    match both(answer, Limit::new(world, machine, timeout)).await {
         Either::First(Ok(Ok(hello))) if hello.protocol_version == PROTOCOL_VERSION => {
             Ok(Some((link, hello)))
         }

@@ -84,7 +84,7 @@ impl Wire {
 
 fn link() -> (Wire, Arc<Link>) {
     let wire = Wire::default();
-    let link = Link::new(Box::new(wire.clone()), Arc::new(|| 7));
+    let link = Link::new(Box::new(wire.clone()), FrameReader::new(), Arc::new(|| 7));
     (wire, link)
 }
 

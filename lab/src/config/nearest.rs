@@ -47,7 +47,8 @@ mod tests {
     fn r070_the_nearest_word_wins_and_far_ones_are_not_offered() {
         let known = ["kernel", "initrd", "cmdline", "cmdline_file"];
         assert_eq!(nearest("kernal", known), Some("kernel"));
-        assert_eq!(nearest("initramfs", known), None);
+        assert_eq!(nearest("initramfs", known), Some("initrd"));
+        assert_eq!(nearest("frobnicate", known), None);
         assert_eq!(nearest("cmd_line", known), Some("cmdline"));
     }
 }

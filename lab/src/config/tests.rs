@@ -127,6 +127,7 @@ fn r127_files_given_on_the_command_line_replace_those_of_the_profile() {
     let profile = config.profile("minimal").unwrap();
     assert_eq!(profile.kernel, GuestFile::Path("/cwd/k".into()));
     assert_eq!(profile.initrd, Some(GuestFile::Path("/i".into())));
+    let mut config = Config::builtin(Path::new("/p"), &places());
     config
         .replace_guest("minimal", Some("host"), None, Path::new("/cwd"))
         .unwrap();

@@ -10,7 +10,46 @@ use super::GuestError;
 use super::deb::{self, PackedFile, PackedKind};
 use super::modules::Modules;
 use super::recipe::Recipe;
-use crate::archive::{Archive, Node};
+use provium_vmm::boot::initramfs::{Archive, Index, InitramfsError, Unpacked};
+
+/// Something in the image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Node {
+    Directory { mode: u32 },
+    File { mode: u32, content: Vec<u8> },
+    Symlink { target: String },
+}
+
+impl Node {
+    fn symlink(target: &str) -> Self {
+        Self::Symlink {
+            target: target.to_owned(),
+        }
+    }
+
+    fn content(&self) -> Option<&[u8]> {
+        if let Self::File { content, .. } = self {
+            Some(content)
+        } else {
+            None
+        }
+    }
+}
+
+/// The archive of a tree, to lie over what `below` lists.
+fn archive(nodes: BTreeMap<String, Node>, below: &Index) -> Result<Vec<u8>, GuestError> {
+    let mut archive = Archive::new();
+    let mut add = |path: &str, node| match node {
+        Node::Directory { mode } => archive.directory(path, mode),
+        Node::File { mode, content } => archive.file(path, mode, content),
+        Node::Symlink { target } => archive.symlink(path, &target),
+    };
+    let filled = nodes
+        .into_iter()
+        .try_for_each(|(path, node)| add(&path, node));
+    let made: Result<_, InitramfsError> = filled.and_then(|()| archive.finish(below));
+    made.map_err(|error| GuestError::Archive(error.to_string()))
+}
 
 /// A kernel with the modules of its package.
 pub(super) struct Kernel {
@@ -80,7 +119,7 @@ impl<'a> Contents<'a> {
             for dir in MERGED {
                 contents
                     .nodes
-                    .insert(format!("/usr{dir}"), Node::directory(0o755));
+                    .insert(format!("/usr{dir}"), Node::Directory { mode: 0o755 });
                 contents
                     .nodes
                     .insert(dir.to_owned(), Node::symlink(&format!("usr{dir}")));
@@ -88,7 +127,9 @@ impl<'a> Contents<'a> {
         }
         for dir in &recipe.directories {
             let mode = if dir.ends_with("/tmp") { 0o1777 } else { 0o755 };
-            contents.nodes.insert(dir.clone(), Node::directory(mode));
+            contents
+                .nodes
+                .insert(dir.clone(), Node::Directory { mode: mode });
         }
         contents
     }
@@ -106,8 +147,11 @@ impl<'a> Contents<'a> {
         let node = match file.kind {
             // A directory that is known already keeps its mode.
             PackedKind::Directory if path.is_empty() || self.nodes.contains_key(&path) => return,
-            PackedKind::Directory => Node::directory(file.mode),
-            PackedKind::Regular(content) => Node::file(file.mode, content),
+            PackedKind::Directory => Node::Directory { mode: file.mode },
+            PackedKind::Regular(content) => Node::File {
+                mode: file.mode,
+                content,
+            },
             PackedKind::Symlink(target) => Node::symlink(&target),
             PackedKind::Hardlink(target) => match self.nodes.get(&self.place(&target)) {
                 Some(node) => node.clone(),
@@ -134,7 +178,10 @@ impl<'a> Contents<'a> {
     pub(super) fn finish(mut self, kernel: &Kernel) -> Result<Vec<u8>, GuestError> {
         add_modules(&mut self.nodes, self.recipe, kernel)?;
         for file in &self.recipe.files {
-            let node = Node::file(file.mode(), file.content().as_bytes().to_vec());
+            let node = Node::File {
+                mode: file.mode(),
+                content: file.content().as_bytes().to_vec(),
+            };
             self.nodes.insert(file.path.clone(), node);
         }
         for link in &self.recipe.links {
@@ -144,17 +191,7 @@ impl<'a> Contents<'a> {
         if let Some(program) = &self.recipe.applets {
             self.link_applets(program)?;
         }
-        if self.recipe.merged_usr {
-            self.nodes = self
-                .nodes
-                .iter()
-                .map(|(path, node)| (self.place(path), node.clone()))
-                .chain(MERGED.map(|dir| (dir.to_owned(), Node::symlink(&format!("usr{dir}")))))
-                .collect();
-        }
-        Archive::from_nodes(self.nodes)
-            .write()
-            .map_err(GuestError::Archive)
+        archive(self.nodes, &Index::default())
     }
 
     /// Links each applet to its program, unless something is there already.
@@ -190,13 +227,19 @@ fn add_modules(
         })?;
     let root = format!("/lib/modules/{}", kernel.release);
     for module in &closure {
-        let node = Node::file(0o644, module.content.clone());
+        let node = Node::File {
+            mode: 0o644,
+            content: module.content.clone(),
+        };
         nodes.insert(format!("{root}/{}", module.file), node);
     }
     let dep = kernel.modules.dep_file(&closure);
     nodes.insert(
         format!("{root}/modules.dep"),
-        Node::file(0o644, dep.into_bytes()),
+        Node::File {
+            mode: 0o644,
+            content: dep.into_bytes(),
+        },
     );
     Ok(())
 }
@@ -207,13 +250,11 @@ pub(super) fn with_modules(
     recipe: &Recipe,
     kernel: &Kernel,
 ) -> Result<Vec<u8>, GuestError> {
+    let fail = |error: InitramfsError| GuestError::Archive(error.to_string());
+    let below = Index::of(&Unpacked::new(&base).map_err(fail)?).map_err(fail)?;
     let mut nodes = BTreeMap::new();
     add_modules(&mut nodes, recipe, kernel)?;
-    base.extend(
-        Archive::from_nodes(nodes)
-            .write()
-            .map_err(GuestError::Archive)?,
-    );
+    base.extend(archive(nodes, &below)?);
     Ok(base)
 }
 

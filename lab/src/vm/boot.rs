@@ -6,18 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use provium_protocol::ops;
-use provium_vmm::{Backend, InitrdPart, Machine, MachineConfig};
+use provium_vmm::{Backend, Machine, MachineConfig};
 use sha2::{Digest, Sha256};
 
 use super::cmdline::command_line;
+use super::initrd::{self, Agent, Base};
 use super::instance::Instance;
-use super::options::{BootOptions, FileContent};
+use super::options::BootOptions;
 use super::watch::gone_or_panicked;
-use super::{Vm, VmCore, host_path};
+use super::{Vm, VmCore};
 use crate::agent::{OpenError, open};
-use crate::archive::{Archive, Node};
+use crate::config::Profile;
 use crate::error::{Reason, Result};
-use crate::overlay;
 use crate::state::Need;
 use crate::units::show_duration;
 use crate::wait::{Either, Limit, Pending, both, lock};
@@ -195,23 +195,26 @@ impl Plan {
         let guests = harness.guests();
         let kernel = guests.kernel(&profile.kernel)?;
         require(&profile.name, "kernel", &kernel)?;
-        let mut initrd = Vec::new();
-        if let Some(file) = &profile.initrd {
-            let path = guests.initrd(file)?;
-            require(&profile.name, "initrd", &path)?;
-            initrd.push(InitrdPart::File(path));
-        }
-        if profile.inject_agent {
-            initrd.push(agent_part(profile.agent_overlay_path.as_deref())?);
-        }
-        if !options.files.is_empty() {
-            initrd.push(InitrdPart::Bytes(injected(options)?.into()));
-        }
+        let base = match &profile.initrd {
+            Some(file) => {
+                let path = guests.initrd(file)?;
+                require(&profile.name, "initrd", &path)?;
+                Base::open(&path)?
+            }
+            None => Arc::default(),
+        };
+        check_init(profile, &base)?;
+        let initrd = initrd::parts(&base, &agent(profile), options)?;
         let mut config = MachineConfig::new(&core.name, harness.backend(), kernel);
         config.memory = options.memory.unwrap_or(profile.memory);
         config.cpus = options.cpus.unwrap_or(profile.cpus);
         config.initrd = initrd;
-        config.cmdline = command_line(profile, options)?;
+        config.cmdline = command_line(
+            profile,
+            options,
+            harness.backend(),
+            default_init(profile, &base),
+        )?;
         let cid = harness.new_cid();
         config.cid = cid.into();
         config.bell = Some(core.session.world().bell().clone());
@@ -267,43 +270,35 @@ fn require(profile: &str, field: &str, path: &Path) -> Result<(), Reason> {
     }
 }
 
-/// The agent's archive: the profile's own, PROVIUM_OVERLAY, or the built-in one.
-fn agent_part(own: Option<&Path>) -> Result<InitrdPart, Reason> {
+/// The profile's own agent, PROVIUM_OVERLAY, or the built-in one.
+fn agent(profile: &Profile) -> Agent {
     let from_env = || std::env::var_os("PROVIUM_OVERLAY").map(PathBuf::from);
-    match own.map(Path::to_owned).or_else(from_env) {
-        Some(path) => Ok(InitrdPart::File(path)),
-        None => Ok(InitrdPart::Bytes(
-            overlay::agent_archive().map_err(Reason::Refused)?,
-        )),
+    if !profile.inject_agent {
+        return Agent::Without;
+    }
+    match profile.agent_overlay_path.clone().or_else(from_env) {
+        Some(path) => Agent::Archive(path),
+        None => Agent::BuiltIn,
     }
 }
 
-/// The archive of injected files (L-070).
-fn injected(options: &BootOptions) -> Result<Vec<u8>, Reason> {
-    let mut nodes = Vec::new();
-    for file in &options.files {
-        let (content, host_mode) = match &file.content {
-            FileContent::Bytes(bytes) => (bytes.clone(), 0o644),
-            FileContent::Host(path) => read_host(&host_path(path))?,
-        };
-        nodes.push((
-            file.path.clone(),
-            Node::file(file.mode.unwrap_or(host_mode), content),
-        ));
+/// An init that the profile names must be there, where that can be known before the boot.
+fn check_init(profile: &Profile, base: &Base) -> Result<(), Reason> {
+    match &profile.init {
+        Some(init)
+            if profile.initrd.is_some() && profile.rootfs.is_none() && !base.contains(init) =>
+        {
+            let text = format!("profile {}: init {init} is not in the initrd", profile.name);
+            Err(Reason::Refused(text))
+        }
+        _ => Ok(()),
     }
-    Archive::from_nodes(nodes).write().map_err(Reason::Refused)
 }
 
-/// Content and permission bits of a host file.
-fn read_host(path: &Path) -> Result<(Vec<u8>, u32), Reason> {
-    use std::os::unix::fs::PermissionsExt;
-    let fail = |source| Reason::Host {
-        action: "read",
-        path: path.to_owned(),
-        source,
-    };
-    let mode = path.metadata().map_err(fail)?.permissions().mode() & 0o7777;
-    Ok((std::fs::read(path).map_err(fail)?, mode))
+/// What becomes PID 1 when nobody says: classic profiles look for /sbin/init first, others leave it to the agent,
+/// which looks for /init first.
+fn default_init(profile: &Profile, base: &Base) -> Option<&'static str> {
+    (profile.classic && base.contains("/sbin/init")).then_some("/sbin/init")
 }
 
 #[cfg(test)]
@@ -345,14 +340,5 @@ mod tests {
             text.starts_with("profile p: kernel /nonexistent/k: "),
             "{text}"
         );
-    }
-
-    #[test]
-    fn l070_host_files_bring_their_mode() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "x").unwrap();
-        let (content, mode) = read_host(file.path()).unwrap();
-        assert_eq!((content.as_slice(), mode), (&b"x"[..], 0o600));
-        assert!(read_host(Path::new("/nonexistent")).is_err());
     }
 }

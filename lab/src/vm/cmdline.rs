@@ -1,16 +1,21 @@
-//! The kernel's command line: what profile and options say, and what the harness adds (cli-and-config R-079..R-083,
+//! The kernel's command line: what profile and options say; the machine adds the rest (cli-and-config R-079..R-083,
 //! lua-api L-067, L-241).
 
-use crate::config::Profile;
-use crate::error::Reason;
+use provium_vmm::Backend;
+use provium_vmm::boot::cmdline::{CmdlineError, Injection, Parts, assemble};
 
 use super::options::BootOptions;
+use crate::config::Profile;
+use crate::error::Reason;
+use crate::overlay::AGENT_PATH;
 
-/// The agent in the guest, by way of the appended archive.
-const AGENT: &str = "/sbin/provium-agent";
-
-/// The final command line but for what the machine itself adds.
-pub(super) fn command_line(profile: &Profile, options: &BootOptions) -> Result<String, Reason> {
+/// The final command line.
+pub(super) fn command_line(
+    profile: &Profile,
+    options: &BootOptions,
+    backend: Backend,
+    default_init: Option<&str>,
+) -> Result<String, Reason> {
     let base = match &options.kernel_cmdline {
         Some(given) => given.trim().to_owned(),
         None => profile.base_cmdline().map_err(|source| Reason::Host {
@@ -19,59 +24,23 @@ pub(super) fn command_line(profile: &Profile, options: &BootOptions) -> Result<S
             source,
         })?,
     };
-    let mut line = base;
-    let has = |line: &str, token: &str| line.split_whitespace().any(|word| word == token);
-    if !has(&line, "console=ttyS0") {
-        push(&mut line, "console=ttyS0");
-    }
-    if profile.inject_agent {
-        add_agent(profile, &mut line)?;
-    }
-    if let Some(append) = &options.kernel_cmdline_append {
-        push(&mut line, append.trim());
-    }
-    Ok(line)
+    let injection = profile.inject_agent.then_some(Injection {
+        agent: AGENT_PATH,
+        init: profile.init.as_deref(),
+        default_init,
+    });
+    let last = options.kernel_cmdline_append.as_deref().unwrap_or_default();
+    let parts = Parts {
+        base: &base,
+        injection,
+        backend,
+        last,
+    };
+    assemble(&parts).map_err(|error| refusal(&error, &profile.name))
 }
 
-fn push(line: &mut String, text: &str) {
-    if !line.is_empty() && !text.is_empty() {
-        line.push(' ');
-    }
-    line.push_str(text);
-}
-
-/// The value of the last `key=` token.
-fn value<'a>(line: &'a str, key: &str) -> Option<&'a str> {
-    line.split_whitespace()
-        .filter_map(|word| word.strip_prefix(key)?.strip_prefix('='))
-        .next_back()
-}
-
-fn add_agent(profile: &Profile, line: &mut String) -> Result<(), Reason> {
-    match value(line, "rdinit") {
-        Some(AGENT) => {}
-        Some(other) => {
-            return Err(Reason::Refused(format!(
-                "the command line has rdinit={other}, the agent needs rdinit={AGENT}; \
-                 remove it, or set inject_agent = false in profile {}",
-                profile.name
-            )));
-        }
-        None => push(line, &format!("rdinit={AGENT}")),
-    }
-    if value(line, "provium.init").is_none() {
-        let init = profile
-            .init
-            .as_deref()
-            .or_else(|| value(line, "init"))
-            .map(str::to_owned);
-        // Without one, the agent takes the first that exists (R-078); classic profiles look elsewhere first.
-        let init = init.or_else(|| profile.classic.then(|| "/sbin/init,/init".to_owned()));
-        if let Some(init) = init {
-            push(line, &format!("provium.init={init}"));
-        }
-    }
-    Ok(())
+fn refusal(error: &CmdlineError, profile: &str) -> Reason {
+    Reason::Refused(format!("profile {profile}: {error}"))
 }
 
 #[cfg(test)]
@@ -80,7 +49,7 @@ mod tests {
     use crate::config::{Config, Places};
     use std::path::{Path, PathBuf};
 
-    fn profile(text: &str) -> Profile {
+    fn line(text: &str, options: BootOptions) -> Result<String, Reason> {
         let places = Places {
             home: None,
             cache: PathBuf::from("/c"),
@@ -88,31 +57,23 @@ mod tests {
         };
         let text = format!("[profiles.p]\nkernel='k'\n{text}");
         let config = Config::parse(Path::new("/x/provium.toml"), &text, &places).unwrap();
-        config.profile("p").unwrap().clone()
+        command_line(config.profile("p").unwrap(), &options, Backend::Soft, None)
     }
 
-    fn line(text: &str, options: BootOptions) -> Result<String, Reason> {
-        command_line(&profile(text), &options)
+    fn starts(text: &str, options: BootOptions, wanted: &str) {
+        let line = line(text, options).unwrap();
+        assert!(line.starts_with(wanted), "{line}");
     }
 
     #[test]
-    fn r081_harness_tokens_follow_unless_they_are_there() {
-        assert_eq!(
-            line("append='quiet'\ninit='/init'", BootOptions::default()).unwrap(),
-            "panic=-1 quiet console=ttyS0 rdinit=/sbin/provium-agent provium.init=/init"
+    fn r081_profile_then_console_then_agent() {
+        starts(
+            "append='quiet'\ninit='/init'",
+            BootOptions::default(),
+            "panic=-1 quiet console=ttyS0 rdinit=/sbin/provium-agent provium.init=/init",
         );
-        assert_eq!(
-            line(
-                "cmdline='console=ttyS0 rdinit=/sbin/provium-agent init=/a'",
-                BootOptions::default()
-            )
-            .unwrap(),
-            "console=ttyS0 rdinit=/sbin/provium-agent init=/a provium.init=/a"
-        );
-        assert_eq!(
-            line("inject_agent=false\ninitrd='i'", BootOptions::default()).unwrap(),
-            "panic=-1 console=ttyS0"
-        );
+        let without = line("inject_agent=false\ninitrd='i'", BootOptions::default()).unwrap();
+        assert!(!without.contains("provium"), "{without}");
     }
 
     #[test]
@@ -121,6 +82,7 @@ mod tests {
             .unwrap_err()
             .to_string();
         for part in [
+            "profile p",
             "rdinit=/bin/sh",
             "rdinit=/sbin/provium-agent",
             "inject_agent",
@@ -136,9 +98,10 @@ mod tests {
             kernel_cmdline_append: Some("last=1".into()),
             ..BootOptions::default()
         };
-        assert_eq!(
-            line("append='quiet'", options).unwrap(),
-            "debug console=ttyS0 rdinit=/sbin/provium-agent last=1"
+        let line = line("append='quiet'", options).unwrap();
+        assert!(
+            line.starts_with("debug console=ttyS0 ") && line.ends_with(" last=1"),
+            "{line}"
         );
     }
 }

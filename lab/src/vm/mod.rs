@@ -4,6 +4,7 @@ mod boot;
 mod cmdline;
 mod connection;
 mod console;
+mod initrd;
 mod instance;
 mod options;
 mod power;
