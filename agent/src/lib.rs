@@ -24,7 +24,7 @@ mod supervise;
 mod sys;
 mod worker;
 
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::OsStringExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use link::Link;
@@ -38,7 +38,8 @@ pub(crate) fn follows_root() -> bool {
 }
 
 /// Runs the program. Without arguments it is process 1 of a guest or, started by an image's own
-/// init, just the serving agent; `--listen unix:PATH` serves on a socket of this host.
+/// init, just the serving agent; `--listen unix:PATH` and `--listen serial:PATH` serve on a socket or
+/// terminal of this host.
 pub fn main() -> ! {
     let mut args = std::env::args_os().skip(1);
     if sys::process::pid() == 1 {
@@ -47,25 +48,15 @@ pub fn main() -> ! {
     match (args.next(), args.next()) {
         (None, None) => supervise::run(guest_link),
         (Some(flag), Some(address)) if flag == "--listen" => {
-            let path = address
-                .as_bytes()
-                .strip_prefix(b"unix:")
-                .map(<[u8]>::to_vec);
-            let Some(path) = path else {
-                fatal("--listen needs unix:PATH")
-            };
             IN_GUEST.store(false, Ordering::Relaxed);
-            supervise::run(move || {
-                // A path that an agent before this one left behind.
-                let _ = sys::file::unlink(&path);
-                Link::unix(&path)
-            })
+            let address = address.into_vec();
+            supervise::run(move || host_link(&address))
         }
         (Some(flag), None) if flag == "--version" => {
             println!("provium-agent {}", env!("CARGO_PKG_VERSION"));
             sys::process::exit_now(0)
         }
-        _ => fatal("usage: provium-agent [--version | --listen unix:PATH]"),
+        _ => fatal("usage: provium-agent [--version | --listen unix:PATH | --listen serial:PATH]"),
     }
 }
 
@@ -78,6 +69,16 @@ fn guest_link() -> sys::Sys<Link> {
         Err(libc::ENODEV)
     };
     vsock.or_else(|_| Link::serial(b"/dev/ttyS1"))
+}
+
+/// The link of an agent that runs on a host.
+fn host_link(address: &[u8]) -> sys::Sys<Link> {
+    if let Some(path) = address.strip_prefix(b"unix:") {
+        // A path that an agent before this one left behind.
+        let _ = sys::file::unlink(path);
+        return Link::unix(path);
+    }
+    Link::serial(address.strip_prefix(b"serial:").ok_or(libc::EINVAL)?)
 }
 
 /// Says something on the guest's console, through the kernel log.

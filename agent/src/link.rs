@@ -6,10 +6,13 @@
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use provium_protocol::{AGENT_PORT, FrameReader, SERIAL_ANSWER, SERIAL_PREAMBLE};
+use provium_protocol::{AGENT_PORT, FrameReader, serial};
 
 use crate::sys::fd::{Fd, duplicate};
-use crate::sys::{Sys, poll, socket, tty};
+use crate::sys::{Sys, poll, socket, time, tty};
+
+/// How long to leave a line alone that is hung up.
+const HUNG_UP_NS: u64 = 100_000_000;
 
 /// Where the agent waits for its harness.
 pub(crate) enum Link {
@@ -17,7 +20,7 @@ pub(crate) enum Link {
     Vsock(Fd),
     /// A Unix listener with the path it was given, and the port of the next worker: `PATH.PORT`.
     Unix(Fd, Vec<u8>, AtomicU32),
-    /// A serial port: one conversation at a time, begun by a preamble.
+    /// A serial port: one conversation at a time, begun by a call.
     Serial(Fd),
 }
 
@@ -92,9 +95,9 @@ impl Conn {
                     poll::wait_readable(fd.raw(), -1);
                     Err(libc::EINTR)
                 }
-                // A serial port has no end.
-                Ok(0) => {
-                    poll::wait_readable(fd.raw(), 10);
+                // A serial port has no end, but a line may be hung up for a while.
+                Ok(0) | Err(libc::EIO) => {
+                    time::sleep(HUNG_UP_NS);
                     Err(libc::EAGAIN)
                 }
                 other => other,
@@ -110,14 +113,6 @@ impl Conn {
         }
     }
 
-    /// What goes before the answer to hello.
-    pub(crate) fn answer_preamble(&self) -> &'static [u8] {
-        match self {
-            Self::Socket(_) => &[],
-            Self::Tty(_) => &SERIAL_ANSWER,
-        }
-    }
-
     /// Ends the connection; whoever waits in it wakes up.
     pub(crate) fn shut_down(&self) {
         if let Self::Socket(fd) = self {
@@ -127,12 +122,12 @@ impl Conn {
 }
 
 /// A reader for what comes on a connection, which may start with bytes that came behind the end
-/// of the one before. On a serial port it first looks for the preamble: a port has no
-/// connections, so anything may stand before it.
+/// of the one before. On a serial port it first looks for a call: a port has no connections, so
+/// anything may stand before it.
 pub(crate) fn reader(conn: &Conn, early: &[u8]) -> FrameReader {
     let mut reader = match conn {
         Conn::Socket(_) => FrameReader::new(),
-        Conn::Tty(_) => FrameReader::behind(SERIAL_PREAMBLE),
+        Conn::Tty(_) => serial::agent_reader(),
     };
     reader.push(early);
     reader

@@ -3,7 +3,7 @@
 //! [`FrameReader`] takes bytes as they come and gives whole bodies; it does no I/O itself. A bad
 //! length is refused when its four bytes are there, before a byte of body is stored.
 
-use crate::{MAX_FRAME, Preamble};
+use crate::MAX_FRAME;
 
 /// Bytes of the length in front of each body.
 pub const HEADER: usize = 4;
@@ -65,8 +65,38 @@ pub struct FrameReader {
     offset: u64,
     /// Set at the first malformed length; nothing after it can be trusted.
     broken: Option<FrameError>,
-    /// The mark to look for before the first frame, and how much of it has been seen.
-    preamble: Option<(Preamble, usize)>,
+    /// The mark to look for before the first frame.
+    search: Option<Search>,
+    /// The number behind the mark that was found.
+    call_number: Option<u8>,
+}
+
+/// Looking for a mark and the number behind it, byte by byte.
+#[derive(Debug)]
+struct Search {
+    /// Its first byte does not occur again in it.
+    mark: [u8; 7],
+    number: Option<u8>,
+    /// Bytes of the mark that have been seen.
+    seen: usize,
+}
+
+impl Search {
+    /// Takes a byte; true if it is the number that was looked for.
+    fn found(&mut self, byte: u8) -> bool {
+        if self.seen == self.mark.len() && self.number.is_none_or(|number| number == byte) {
+            return true;
+        }
+        self.seen = match (
+            self.mark.get(self.seen) == Some(&byte),
+            byte == self.mark[0],
+        ) {
+            (true, _) => self.seen + 1,
+            (false, true) => 1,
+            (false, false) => 0,
+        };
+        false
+    }
 }
 
 impl FrameReader {
@@ -76,14 +106,23 @@ impl FrameReader {
         Self::default()
     }
 
-    /// A reader for a link without connections: whatever comes before the preamble is dropped,
-    /// and the stream starts behind it.
-    #[must_use]
-    pub fn behind(preamble: Preamble) -> Self {
+    /// A reader for a link without connections: whatever comes before the mark is dropped, and
+    /// the stream starts behind it and its number, which is `number` if one is given.
+    pub(crate) fn behind(mark: [u8; 7], number: Option<u8>) -> Self {
         Self {
-            preamble: Some((preamble, 0)),
+            search: Some(Search {
+                mark,
+                number,
+                seen: 0,
+            }),
             ..Self::default()
         }
+    }
+
+    /// The number behind the mark, once it has been found.
+    #[must_use]
+    pub fn call_number(&self) -> Option<u8> {
+        self.call_number
     }
 
     /// Room for the next read; never empty. It grows with what has arrived, not with what a
@@ -166,7 +205,7 @@ impl FrameReader {
         if let Some(error) = self.broken {
             return Err(error);
         }
-        if self.preamble.is_some() {
+        if self.search.is_some() {
             return Ok(None);
         }
         let Some(header) = self.pending().first_chunk::<HEADER>() else {
@@ -186,21 +225,20 @@ impl FrameReader {
         }
     }
 
-    /// Drops everything up to and including the preamble, if one is awaited.
+    /// Drops everything up to and including the mark, if one is awaited.
     fn search(&mut self) {
-        let Some((preamble, mut seen)) = self.preamble else {
+        let Some(search) = &mut self.search else {
             return;
         };
-        while self.start < self.end && seen < preamble.len() {
+        while self.start < self.end {
             let byte = self.buffer[self.start];
             self.start += 1;
-            seen = match (byte == preamble[seen], byte == preamble[0]) {
-                (true, _) => seen + 1,
-                (false, true) => 1,
-                (false, false) => 0,
-            };
+            if search.found(byte) {
+                self.call_number = Some(byte);
+                self.search = None;
+                return;
+            }
         }
-        self.preamble = (seen < preamble.len()).then_some((preamble, seen));
     }
 
     /// Bytes that the frame at the front still lacks; 0 when unknown.
@@ -300,36 +338,6 @@ mod tests {
         assert_eq!(reader.next_frame().unwrap().unwrap().len(), MAX_FRAME);
         reader.space();
         assert!(reader.buffer.len() <= 2 * READ_SIZE);
-    }
-
-    /// Noise before the preamble is no part of the stream, however it arrives.
-    #[test]
-    fn frames_start_behind_the_preamble() {
-        let preamble = crate::SERIAL_PREAMBLE;
-        let noise = b"login: \xff\xffPROV\xff";
-        let stream = [noise.as_slice(), &preamble, &frame(b"one")].concat();
-        for step in [1, 2, 7, stream.len()] {
-            let mut reader = FrameReader::behind(preamble);
-            stream.chunks(step).for_each(|chunk| reader.push(chunk));
-            assert_eq!(reader.next_frame().unwrap(), Some(&b"one"[..]));
-            assert_eq!(reader.next_frame(), Ok(None));
-            assert_eq!(reader.offset(), 7);
-        }
-        let mut reader = FrameReader::behind(preamble);
-        reader.push(&frame(b"one"));
-        assert_eq!(reader.next_frame(), Ok(None));
-        assert_eq!(reader.finish(), Ok(()));
-    }
-
-    /// A preamble where a frame should start is no legal length.
-    #[test]
-    fn a_preamble_is_no_frame() {
-        for preamble in [crate::SERIAL_PREAMBLE, crate::SERIAL_ANSWER] {
-            let mut reader = FrameReader::new();
-            reader.push(&preamble);
-            assert!(reader.next_frame().is_err());
-            assert_eq!(reader.pending(), preamble);
-        }
     }
 
     #[test]

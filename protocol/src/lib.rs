@@ -55,6 +55,7 @@ pub mod event;
 pub mod frame;
 pub mod message;
 pub mod ops;
+pub mod serial;
 pub mod value;
 pub mod wire;
 
@@ -85,15 +86,6 @@ pub const MAX_DEPTH: usize = 32;
 /// Most bytes that `stage` may hold on one connection (E-102).
 pub const MAX_STAGED: usize = 256 * 1024 * 1024;
 
-/// What a host sends first on a byte link without connections (the serial fallback), so that an
-/// agent in any state finds the start of the new conversation: its first four bytes are no valid
-/// frame length.
-pub const SERIAL_PREAMBLE: Preamble = *b"\xffPROVIUM";
-
-/// What the agent sends in front of its answer to hello on such a link, because a terminal that
-/// is not set up yet may have echoed anything before. The host reads with
-/// [`FrameReader::behind`].
-pub const SERIAL_ANSWER: Preamble = *b"\xfePROVIUM";
-
-/// A mark between noise and frames; its first byte does not occur again in it.
-pub type Preamble = [u8; 8];
+/// The first call on a serial link; see [`serial`], which hosts should use with a number for each
+/// attempt.
+pub const SERIAL_PREAMBLE: [u8; 8] = *b"\xffPROVIU\0";

@@ -20,7 +20,7 @@ pub(super) fn start(server: &Arc<Server>) -> Sys<()> {
         Some(listener) => server
             .epoll
             .add(listener, token(Kind::Listener, 0), READABLE)?,
-        None => server.open_session(&[]),
+        None => drop(server.open_session(&[])),
     }
     let server = Arc::clone(server);
     let thread = std::thread::Builder::new().stack_size(STACK);
@@ -86,7 +86,7 @@ impl Server {
         if once && let Some(listener) = self.link.listener() {
             let _ = self.epoll.remove(listener);
         }
-        self.open_session(&[]);
+        let _ = self.open_session(&[]);
     }
 
     fn timers_expired(&self) {

@@ -154,61 +154,66 @@ impl Server {
     }
 
     fn receive(&self, session: &Arc<Session>, reader: &mut FrameReader, wait: bool) {
-        match session.conn.receive(reader.space(), wait) {
-            Ok(0) => self.lost(session),
-            Ok(count) => {
+        let mut over = match session.conn.receive(reader.space(), wait) {
+            Ok(count) if count > 0 => {
                 reader.filled(count);
-                self.take_frames(session, reader);
+                self.take_frames(session, reader)
             }
-            Err(libc::EINTR | libc::EAGAIN) => {}
-            Err(_) => self.lost(session),
+            Err(libc::EINTR | libc::EAGAIN) => None,
+            Ok(_) | Err(_) => {
+                self.lock().end_session(session.generation);
+                Some(Vec::new())
+            }
+        };
+        while let Some(early) = over {
+            over = self.restart_serial(&early);
         }
     }
 
-    fn take_frames(&self, session: &Arc<Session>, reader: &mut FrameReader) {
+    /// Takes all whole frames. If the connection ended over one, gives what came behind it.
+    fn take_frames(&self, session: &Arc<Session>, reader: &mut FrameReader) -> Option<Vec<u8>> {
+        let call = reader.call_number();
         loop {
             let message = match reader.next_frame() {
-                Ok(None) => return,
+                Ok(None) => return None,
                 Ok(Some(body)) => ToAgent::from_body(body).map(|message| (message, body.len())),
                 Err(error) => {
                     let early = reader.pending().to_vec();
-                    return self.refuse(session, &error.to_string(), &early);
+                    self.lock()
+                        .protocol_error(session.generation, &error.to_string(), &early);
+                    return Some(early);
                 }
             };
             match message {
                 Ok((message, size)) => {
-                    if !self.lock().accept(session.generation, message, size) {
-                        return self.restart_serial(&[]);
+                    if !self.lock().accept(session.generation, call, message, size) {
+                        return Some(reader.pending().to_vec());
                     }
                 }
-                Err(error) => return self.refuse(session, &error.to_string(), &[]),
+                Err(error) => {
+                    self.lock()
+                        .protocol_error(session.generation, &error.to_string(), &[]);
+                    return Some(reader.pending().to_vec());
+                }
             }
         }
     }
 
-    /// The peer broke the protocol: it is told once, and the connection ends (E-093).
-    fn refuse(&self, session: &Arc<Session>, why: &str, early: &[u8]) {
-        self.lock().protocol_error(session.generation, why, early);
-        self.restart_serial(early);
-    }
-
-    fn lost(&self, session: &Arc<Session>) {
-        self.lock().end_session(session.generation);
-        self.restart_serial(&[]);
-    }
-
-    /// A serial port is always connected: the next conversation may begin at once.
-    fn restart_serial(&self, early: &[u8]) {
-        if let Link::Serial(_) = self.link {
-            self.open_session(early);
-        }
+    /// A serial port is always connected: the next conversation may begin at once, with what came
+    /// behind the end of the last. Gives the same if that ended too.
+    fn restart_serial(&self, early: &[u8]) -> Option<Vec<u8>> {
+        let Link::Serial(_) = self.link else {
+            return None;
+        };
+        let session = self.open_session(early)?;
+        let mut reader = session.lock_reader();
+        self.take_frames(&session, &mut reader)
     }
 
     /// Takes a connection; it replaces the one before (E-043).
-    fn open_session(&self, early: &[u8]) {
-        if let Ok(conn) = self.link.accept() {
-            let reader = link::reader(&conn, early);
-            self.lock().open_session(conn, reader);
-        }
+    fn open_session(&self, early: &[u8]) -> Option<Arc<Session>> {
+        let conn = self.link.accept().ok()?;
+        let reader = link::reader(&conn, early);
+        self.lock().open_session(conn, reader)
     }
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use provium_protocol::message::err_frame;
 use provium_protocol::{
-    Error, ErrorKind, FrameReader, Hello, HelloErr, PROTOCOL_VERSION, SERIAL_PREAMBLE, ToAgent,
+    Error, ErrorKind, FrameReader, Hello, HelloErr, PROTOCOL_VERSION, ToAgent, serial,
 };
 
 use super::outbox::Outbox;
@@ -45,35 +45,37 @@ pub(crate) struct Current {
     pub(crate) generation: u64,
     /// Whether hello has been answered.
     greeted: bool,
+    /// Number of the call that began it, on a serial port.
+    call: Option<u8>,
     pub(crate) outbox: Outbox,
     pub(crate) staged: Staged,
 }
 
 impl State {
     /// A new connection replaces the one before (E-043).
-    pub(crate) fn open_session(&mut self, conn: Conn, reader: FrameReader) {
+    pub(crate) fn open_session(&mut self, conn: Conn, reader: FrameReader) -> Option<Arc<Session>> {
         self.end_session(self.current.generation);
         if self.quitting() {
-            return;
+            return None;
         }
         self.current.generation += 1;
         let generation = self.current.generation;
         let fd = conn.raw();
-        let session = Session {
+        self.epoll
+            .add(
+                fd,
+                token(Kind::Session, generation),
+                self.session_interest(),
+            )
+            .ok()?;
+        let session = Arc::new(Session {
             generation,
             conn,
             reader: Mutex::new(reader),
-        };
-        self.current.session = Some(Arc::new(session));
-        let interest = self.session_interest();
-        if self
-            .epoll
-            .add(fd, token(Kind::Session, generation), interest)
-            .is_err()
-        {
-            self.current.session = None;
-        }
+        });
+        self.current.session = Some(Arc::clone(&session));
         self.changed.notify_all();
+        Some(session)
     }
 
     /// Ends a connection if it is still the current one. What it waited for is given up; its
@@ -176,10 +178,17 @@ impl State {
     }
 
     /// Takes a message. False if the connection is over.
-    pub(crate) fn accept(&mut self, generation: u64, message: ToAgent, size: usize) -> bool {
+    pub(crate) fn accept(
+        &mut self,
+        generation: u64,
+        call: Option<u8>,
+        message: ToAgent,
+        size: usize,
+    ) -> bool {
         if self.session(generation).is_none() {
             return false;
         }
+        self.current.call = call;
         match message {
             ToAgent::Hello(hello) if !self.current.greeted => self.greet(&hello),
             ToAgent::Hello(_) => self.protocol_error(generation, "a second hello", &[]),
@@ -197,7 +206,7 @@ impl State {
         if self.session(generation).is_none() {
             return;
         }
-        if !early.starts_with(&SERIAL_PREAMBLE[..4]) {
+        if !serial::starts_call(early) {
             self.send(err_frame(0, &Error::new(ErrorKind::Protocol, why)));
         }
         self.end_session(generation);
@@ -220,10 +229,11 @@ impl State {
     }
 
     fn send_hello(&mut self, frame: Result<Vec<u8>, Error>) {
-        if let (Some(session), Ok(frame)) = (&self.current.session, frame) {
-            let preamble = session.conn.answer_preamble();
-            self.send([preamble, frame.as_slice()].concat());
+        let Ok(mut frame) = frame else { return };
+        if let Some(number) = self.current.call {
+            frame.splice(..0, serial::reply(number));
         }
+        self.send(frame);
     }
 
     /// Refuses a connection (E-046).

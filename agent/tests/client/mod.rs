@@ -2,8 +2,11 @@
 //! speaks the protocol to it.
 #![allow(dead_code, reason = "each test program uses its own part")]
 
+use std::cell::Cell;
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io::{ErrorKind as IoErrorKind, Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -31,10 +34,19 @@ impl Agent {
 
     pub(crate) fn start_with(change: impl FnOnce(&mut Command)) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let address = format!("unix:{}", dir.path().join("agent").display());
+        Self::listen(dir, &address, change)
+    }
+
+    /// An agent on a serial line.
+    pub(crate) fn start_on(line: &Path) -> Self {
+        let address = format!("serial:{}", line.display());
+        Self::listen(tempfile::tempdir().unwrap(), &address, |_| ())
+    }
+
+    fn listen(dir: tempfile::TempDir, address: &str, change: impl FnOnce(&mut Command)) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_provium-agent"));
-        command
-            .arg("--listen")
-            .arg(format!("unix:{}", dir.path().join("agent").display()));
+        command.arg("--listen").arg(address);
         command.stdin(Stdio::null());
         change(&mut command);
         let child = command.spawn().unwrap();
@@ -88,9 +100,79 @@ impl Drop for Agent {
     }
 }
 
+/// The two ends of a connection that a test needs.
+pub(crate) trait Stream: Read + Write {
+    fn set_patience(&self, time: Duration);
+}
+
+impl Stream for UnixStream {
+    fn set_patience(&self, time: Duration) {
+        self.set_read_timeout(Some(time)).unwrap();
+    }
+}
+
+/// The host's end of a serial line.
+pub(crate) struct Line {
+    file: File,
+    patience: Cell<Duration>,
+}
+
+impl Stream for Line {
+    fn set_patience(&self, time: Duration) {
+        self.patience.set(time);
+    }
+}
+
+impl Read for Line {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let mut fd = libc::pollfd {
+            fd: self.file.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        let timeout = i32::try_from(self.patience.get().as_millis()).unwrap();
+        // SAFETY: one entry, valid during the call.
+        #[expect(
+            unsafe_code,
+            reason = "the standard library cannot wait for a terminal"
+        )]
+        match unsafe { libc::poll(&raw mut fd, 1, timeout) } {
+            0 => Err(IoErrorKind::TimedOut.into()),
+            _ => self.file.read(buffer),
+        }
+    }
+}
+
+impl Write for Line {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A serial line: the host's end and the path of the guest's.
+pub(crate) fn serial_line() -> (Line, PathBuf) {
+    // SAFETY: plain calls on a descriptor that is ours; the name is read before it can change.
+    #[expect(unsafe_code, reason = "the standard library has no pseudo terminals")]
+    let (file, name) = unsafe {
+        let fd = libc::posix_openpt(libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC);
+        assert!(fd >= 0);
+        let file = File::from_raw_fd(fd);
+        assert_eq!(libc::grantpt(file.as_raw_fd()), 0);
+        assert_eq!(libc::unlockpt(file.as_raw_fd()), 0);
+        let name = std::ffi::CStr::from_ptr(libc::ptsname(file.as_raw_fd()));
+        (file, PathBuf::from(name.to_str().unwrap()))
+    };
+    let patience = Cell::new(PATIENCE);
+    (Line { file, patience }, name)
+}
+
 /// A connection.
 pub(crate) struct Client {
-    stream: UnixStream,
+    stream: Box<dyn Stream>,
     reader: FrameReader,
     next: u64,
     /// What came while something else was awaited.
@@ -107,13 +189,22 @@ impl Client {
             }
             std::thread::sleep(Duration::from_millis(2));
         };
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_patience(PATIENCE);
+        Self::over(Box::new(stream), FrameReader::new())
+    }
+
+    pub(crate) fn over(stream: Box<dyn Stream>, reader: FrameReader) -> Self {
         Self {
             stream,
-            reader: FrameReader::new(),
+            reader,
             next: 1,
             early: VecDeque::new(),
         }
+    }
+
+    /// Reads on with another reader, behind another call on a serial line.
+    pub(crate) fn restart(&mut self, reader: FrameReader) {
+        self.reader = reader;
     }
 
     pub(crate) fn hello(&mut self, resume: bool) -> Result<HelloOk, HelloErr> {
@@ -150,9 +241,9 @@ impl Client {
         if !self.early.is_empty() {
             return false;
         }
-        self.stream.set_read_timeout(Some(time)).unwrap();
+        self.stream.set_patience(time);
         let result = self.stream.read(self.reader.space());
-        self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        self.stream.set_patience(PATIENCE);
         match result {
             Ok(count) => {
                 self.reader.filled(count);
@@ -160,6 +251,12 @@ impl Client {
             }
             Err(_) => true,
         }
+    }
+
+    /// Whether what has come so far holds an answer to hello.
+    pub(crate) fn is_answered(&mut self) -> bool {
+        let frame = self.reader.next_frame().unwrap();
+        frame.is_some_and(|body| matches!(ToHost::from_body(body), Ok(ToHost::HelloOk(_))))
     }
 
     /// Sends a request and gives its id.
