@@ -144,7 +144,7 @@ const EXT_1_EDX: &[Feature] = &[
 const EXT_7_EDX: &[Feature] = &[host(8, "invariant-tsc")];
 
 /// Which register of an entry a feature list describes.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 enum Register {
     Eax,
     Ebx,
@@ -547,5 +547,18 @@ mod tests {
         assert_eq!(kvm.missing, ["smap", "invariant-tsc"]);
         assert_eq!(find(&kvm.entries, 7, 0).ebx, bits(LEAF_7_EBX) & !(1 << 20));
         assert_eq!(find(&kvm.entries, 0x8000_0007, 0).edx, 0);
+    }
+
+    /// The manual's table is this table.
+    #[test]
+    fn the_documentation_lists_the_same_features() {
+        let manual = include_str!("../../docs/boot.md");
+        for (function, register, features) in FEATURE_WORDS {
+            let register = format!("{register:?}").to_lowercase();
+            let names: Vec<_> = features.iter().map(|feature| feature.name).collect();
+            let row = format!("| {function:#x} {register} | {} |", names.join(" "));
+            assert!(manual.contains(&row), "docs/boot.md lacks: {row}");
+        }
+        assert!(manual.contains(MODEL_NAME));
     }
 }

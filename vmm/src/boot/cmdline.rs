@@ -35,23 +35,52 @@ const fn both(text: &'static str) -> Token {
 /// What is *not* here, and why: `quiet` (the console log of a failed boot must tell what happened);
 /// `mitigations=off` (the CPU model needs no mitigation, see [`crate::cpuid`]); `nokaslr` (only the
 /// decompressor would obey, which does not run); `lpj=` and `no_timer_check` (the kernel knows
-/// the TSC's rate from the hypervisor leaves and checks no timer under KVM); `panic=` (the base
-/// decides, cli-and-config R-079).
+/// the TSC's rate from the hypervisor leaves and checks no timer under KVM); `pci=off` (it looks no
+/// less for PCI, and finds none either way); `reboot=` (ACPI has a reset register); `panic=` (the
+/// base decides, cli-and-config R-079).
 const TOKENS: &[Token] = &[
-    // The model's TSC is exact: no watchdog over it, no comparing of processors when they start.
-    both("tsc=reliable"),
-    // There is no PCI: do not poke about for it.
-    both("pci=off"),
-    // Without it Linux tries the BIOS, which is not there, and the reboot ends in a triple fault
-    // (seen with Debian's 6.1): L-062 wants a reset.
-    both("reboot=a"),
+    // The crypto layer's self-tests take two thirds of all instructions of a boot.
+    both("cryptomgr.notests"),
     // Two serial ports exist: do not probe for the others.
     both("8250.nr_uarts=2"),
-    // The crypto layer's self-tests run for longer than all else of the boot.
-    both("cryptomgr.notests"),
+    // Messages from before the serial driver come out as they are written, not only if the boot gets
+    // that far: a kernel that dies early says why.
+    both("earlycon=uart8250,io,0x3f8"),
     // The seed is given by the loader; its bits count, whatever the distribution thinks.
     both("random.trust_bootloader=on"),
+    // The software CPU's TSC is exact: no watchdog over it, no comparing of processors when they
+    // start. A real host's may not be.
+    Token {
+        text: "tsc=reliable",
+        backend: Some(Backend::Soft),
+    },
 ];
+
+/// Below this much RAM a stock distribution kernel runs out of memory before it frees what only its
+/// boot needs.
+const SMALL_MACHINE: u64 = 96 << 20;
+
+/// What a small machine needs to boot a stock kernel at all. On Debian's 6.1 the files of tracefs,
+/// ten thousand of them, take 9 MiB, and a chunk of per-CPU memory in large pages 4 MiB.
+const SMALL_MACHINE_TOKENS: [&str; 2] = [
+    "initcall_blacklist=tracer_init_tracefs",
+    "percpu_alloc=page",
+];
+
+/// The line with what a machine of `memory` bytes needs besides, before the arguments for init.
+pub(crate) fn fit_memory(line: &str, memory: u64) -> String {
+    let (mut tokens, arguments) = split_init_arguments(line);
+    if memory < SMALL_MACHINE {
+        let missing = |token: &&str| {
+            !tokens
+                .iter()
+                .any(|given| same_parameter(parameter(token), given))
+        };
+        let added: Vec<&str> = SMALL_MACHINE_TOKENS.into_iter().filter(missing).collect();
+        tokens.extend(added);
+    }
+    join(tokens, &arguments)
+}
 
 /// Injection of the agent as the guest's first program.
 #[derive(Clone, Copy, Debug)]
@@ -107,21 +136,30 @@ pub fn assemble(parts: &Parts<'_>) -> Result<String, CmdlineError> {
     let (last, last_args) = split_init_arguments(parts.last);
     let given: Vec<&str> = base.iter().chain(&last).copied().collect();
 
-    let mut line: Vec<String> = base.iter().map(|token| (*token).to_owned()).collect();
+    let added_for_agent = match &parts.injection {
+        Some(injection) => injection_tokens(injection, &given)?,
+        None => Vec::new(),
+    };
+    let mut line = base;
     if !given.iter().any(|token| is_serial_console(token)) {
-        line.push("console=ttyS0".to_owned());
+        line.push("console=ttyS0");
     }
-    if let Some(injection) = &parts.injection {
-        line.extend(injection_tokens(injection, &given)?);
+    line.extend(added_for_agent.iter().map(String::as_str));
+    for token in machine_tokens(parts.backend, &given) {
+        line.push(token);
     }
-    line.extend(machine_tokens(parts.backend, &given).map(str::to_owned));
-    line.extend(last.iter().map(|token| (*token).to_owned()));
+    line.extend(last);
     let arguments: Vec<&str> = base_args.into_iter().chain(last_args).collect();
+    Ok(join(line, &arguments))
+}
+
+/// Tokens for the kernel and, after `--`, those for init.
+fn join<'a>(mut tokens: Vec<&'a str>, arguments: &[&'a str]) -> String {
     if !arguments.is_empty() {
-        line.push("--".to_owned());
-        line.extend(arguments.iter().map(|token| (*token).to_owned()));
+        tokens.push("--");
+        tokens.extend(arguments);
     }
-    Ok(line.join(" "))
+    tokens.join(" ")
 }
 
 fn injection_tokens(
@@ -313,8 +351,35 @@ mod tests {
             !line.contains("tsc=reliable") && !line.contains("trust_bootloader=on"),
             "{line}"
         );
-        assert!(line.contains("pci=off"));
-        assert!(!bare("", "pci=noacpi").contains("pci=off"));
+        assert!(line.contains("8250.nr_uarts=2"));
+        assert!(!bare("", "8250.nr_uarts=4").contains("8250.nr_uarts=2"));
+    }
+
+    #[test]
+    fn only_the_software_cpu_promises_an_exact_tsc() {
+        let with = |backend| {
+            let (base, last) = ("", "");
+            assemble(&Parts {
+                base,
+                injection: None,
+                backend,
+                last,
+            })
+            .unwrap()
+        };
+        assert!(with(Backend::Soft).contains("tsc=reliable"));
+        assert!(!with(Backend::Kvm).contains("tsc=reliable"));
+    }
+
+    #[test]
+    fn small_machines_get_what_they_need_unless_the_user_says_otherwise() {
+        assert_eq!(fit_memory("a  b -- c", 96 << 20), "a b -- c");
+        assert_eq!(
+            fit_memory("a -- c", 64 << 20),
+            "a initcall_blacklist=tracer_init_tracefs percpu_alloc=page -- c"
+        );
+        let line = fit_memory("initcall_blacklist= percpu_alloc=embed", 64 << 20);
+        assert_eq!(line, "initcall_blacklist= percpu_alloc=embed");
     }
 
     #[test]

@@ -120,7 +120,7 @@ pub struct BootConfig<'a> {
     pub kernel: &'a KernelImage,
     /// Archives of the initramfs, in order; files of later ones replace those of earlier ones.
     pub initrd: &'a [&'a [u8]],
-    /// The whole command line.
+    /// The command line; a machine with little memory adds what it needs.
     pub cmdline: &'a str,
     /// Number of processors.
     pub cpus: u32,
@@ -153,16 +153,14 @@ impl BootInfo {
 /// What can be wrong with the configuration is found before the first write.
 pub fn load(config: &BootConfig<'_>, memory: &GuestMemory) -> Result<BootInfo, BootError> {
     let ram: Vec<RamRegion> = memory.iter().map(ram_region).collect();
-    check(config)?;
+    let cmdline = cmdline::fit_memory(config.cmdline, ram.iter().map(|region| region.size).sum());
+    check(config, &cmdline)?;
     let (_, initrd_size) = place::lay_archives(config.initrd);
     let placement = place::place(config.kernel, initrd_size, &ram)?;
 
     load::kernel(memory, config.kernel, &placement)?;
     load::initrd(memory, config.initrd, &placement)?;
-    memory.write_slice(
-        config.cmdline.as_bytes(),
-        GuestAddress(layout::CMDLINE_START),
-    )?;
+    memory.write_slice(cmdline.as_bytes(), GuestAddress(layout::CMDLINE_START))?;
     let tables = acpi::build(&AcpiConfig {
         cpus: config.cpus,
         virtio_slots: config.virtio_slots,
@@ -184,16 +182,16 @@ fn ram_region(region: &impl GuestMemoryRegion) -> RamRegion {
     }
 }
 
-fn check(config: &BootConfig<'_>) -> Result<(), BootError> {
+fn check(config: &BootConfig<'_>, cmdline: &str) -> Result<(), BootError> {
     if !(1..=layout::MAX_CPUS).contains(&config.cpus) {
         return Err(BootError::CpuCount(config.cpus));
     }
-    if config.cmdline.contains('\0') {
+    if cmdline.contains('\0') {
         return Err(BootError::CmdlineNul);
     }
     let limit = params::cmdline_size(config.kernel).min(layout::CMDLINE_ROOM as u32 - 1) as usize;
-    if config.cmdline.len() > limit {
-        let (path, length) = (config.kernel.path().to_path_buf(), config.cmdline.len());
+    if cmdline.len() > limit {
+        let (path, length) = (config.kernel.path().to_path_buf(), cmdline.len());
         return Err(BootError::CmdlineTooLong {
             path,
             length,
@@ -225,6 +223,119 @@ fn write_parameters(
                 eip,
                 start_info: layout::PVH_INFO_START as u32,
             })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::image::tests::{tiny_bzimage, tiny_vmlinux};
+    use super::*;
+    use std::path::Path;
+
+    const MIB: u64 = 1 << 20;
+
+    fn memory(bytes: u64) -> GuestMemory {
+        GuestMemory::from_ranges(&layout::ram_ranges(bytes).unwrap()).unwrap()
+    }
+
+    fn config<'a>(kernel: &'a KernelImage, cmdline: &'a str) -> BootConfig<'a> {
+        BootConfig {
+            kernel,
+            initrd: &[b"first", b"second"],
+            cmdline,
+            cpus: 1,
+            virtio_slots: &[],
+            rng_seed: &[7; 32],
+        }
+    }
+
+    fn read(memory: &GuestMemory, at: u64, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        memory.read_slice(&mut bytes, GuestAddress(at)).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn everything_is_where_the_boot_processor_will_look() {
+        let kernel = tiny_bzimage(b"kernel code");
+        let memory = memory(128 * MIB);
+        let info = load(&config(&kernel, "console=ttyS0"), &memory).unwrap();
+        let zero_page = layout::ZERO_PAGE_START;
+        assert_eq!(
+            info.entry,
+            CpuEntry::Long {
+                rip: 16 * MIB,
+                zero_page
+            }
+        );
+        assert_eq!(read(&memory, info.kernel.start, 11), b"kernel code");
+        assert_eq!(read(&memory, info.initrd.start, 14), b"first\0\0\0second");
+        assert_eq!(read(&memory, layout::CMDLINE_START, 14), b"console=ttyS0\0");
+        assert_eq!(read(&memory, layout::ACPI_START, 8), b"RSD PTR ");
+        assert_ne!(read(&memory, layout::PAGE_TABLES_START, 1), [0]);
+        assert_eq!(info.initial_state().regs.rip, 16 * MIB);
+    }
+
+    #[test]
+    fn a_moved_kernel_is_entered_where_it_went() {
+        let kernel = tiny_bzimage(b"kernel code");
+        let memory = memory(16 * MIB);
+        let info = load(&config(&kernel, ""), &memory).unwrap();
+        assert!(matches!(info.entry, CpuEntry::Long { rip, .. } if rip == 2 * MIB));
+        assert_eq!(read(&memory, 2 * MIB, 11), b"kernel code");
+    }
+
+    #[test]
+    fn a_foreign_kernel_is_entered_by_its_pvh_note() {
+        let pvh = (b"Xen\0".as_slice(), 18, &(MIB as u32).to_le_bytes()[..]);
+        let file = elf::tests::build(0, &[(MIB, b"code", 4)], &[pvh]);
+        let kernel = KernelImage::parse(Path::new("foreign"), file).unwrap();
+        let memory = memory(16 * MIB);
+        let info = load(&config(&kernel, ""), &memory).unwrap();
+        let start_info = layout::PVH_INFO_START as u32;
+        assert_eq!(
+            info.entry,
+            CpuEntry::Protected {
+                eip: MIB as u32,
+                start_info
+            }
+        );
+        assert_eq!(
+            read(&memory, layout::PVH_INFO_START, 4),
+            0x336e_c578u32.to_le_bytes()
+        );
+    }
+
+    #[test]
+    fn wrong_configurations_are_refused_before_anything_is_written() {
+        let kernel = tiny_bzimage(b"code");
+        let memory = memory(16 * MIB);
+        let refuse = |change: &dyn Fn(&mut BootConfig<'_>)| {
+            let mut config = config(&kernel, "");
+            change(&mut config);
+            load(&config, &memory).unwrap_err().to_string()
+        };
+        assert!(refuse(&|config| config.cpus = 0).contains("0 processors"));
+        assert!(refuse(&|config| config.cpus = 65).contains("65 processors"));
+        assert!(refuse(&|config| config.cmdline = "a\0b").contains("NUL"));
+        let long = refuse(&|config| config.cmdline = Box::leak("x".repeat(2048).into_boxed_str()));
+        assert!(
+            long.contains("/boot/tiny") && long.contains("2047"),
+            "{long}"
+        );
+        assert_eq!(read(&memory, 0, MIB as usize), vec![0; MIB as usize]);
+    }
+
+    #[test]
+    fn sizes_in_errors_name_kernel_and_machine() {
+        let file = tiny_vmlinux(b"code");
+        let kernel = KernelImage::parse(Path::new("/boot/big"), file).unwrap();
+        let error = load(&config(&kernel, ""), &memory(16 * MIB))
+            .unwrap_err()
+            .to_string();
+        for fact in ["/boot/big", "2 MiB", "16 MiB"] {
+            assert!(error.contains(fact), "{error}");
         }
     }
 }
