@@ -118,10 +118,12 @@ impl<'a> Emit<'a> {
     fn segment_index(&self, segment: Register) -> u8 {
         let number = segment.number() as u8;
         // Bases of ES, CS, SS and DS are zero in 64-bit mode.
-        if self.bits == 64 && segment == Register::SS {
-            reg::STACK as u8
-        } else if self.bits == 64 && number < 4 {
-            reg::ZERO as u8
+        if self.bits == 64 && number < 4 {
+            // Prefixes that name them mean nothing; the base register alone tells stack from data.
+            match self.insn.memory_base() {
+                Register::RSP | Register::RBP => reg::STACK as u8,
+                _ => reg::ZERO as u8,
+            }
         } else {
             reg::ES_BASE as u8 + number
         }

@@ -18,7 +18,7 @@ pub(crate) struct Patch {
     pub(crate) bytes: [u8; 64],
 }
 
-/// One instruction and the state it starts from.
+/// An instruction or a few, and the state they start from.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(crate) struct Case {
@@ -31,7 +31,7 @@ pub(crate) struct Case {
     pub(crate) rflags: u64,
     pub(crate) fs_base: u64,
     pub(crate) gs_base: u64,
-    pub(crate) code: [u8; 16],
+    pub(crate) code: [u8; 64],
     pub(crate) code_len: u64,
     pub(crate) fx: [u8; FX],
     pub(crate) patches: [Patch; PATCHES],
@@ -86,7 +86,7 @@ impl Case {
             rflags: 0,
             fs_base: 0,
             gs_base: 0,
-            code: [0; 16],
+            code: [0; 64],
             code_len: 0,
             fx: [0; FX],
             patches: [Patch {

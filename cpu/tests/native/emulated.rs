@@ -105,7 +105,7 @@ impl Emulated {
         out.vector = self.execute(stepping);
         self.record(out);
         self.tracker.collect(case, &mut memory(&self.areas), out);
-        self.write_code(case, &[0xcc; 16][..case.code_len as usize]);
+        self.write_code(case, &[0xcc; 64][..case.code_len as usize]);
     }
 
     /// How often each instruction that the interpreter lacks was met.

@@ -1,16 +1,21 @@
-//! Random cases: an instruction, and a state in which it has something to do.
+//! Random cases: an instruction or a few, and a state in which they have something to do.
 
-use iced_x86::{
-    Code, Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, MemorySize,
-    Mnemonic, OpKind, Register,
-};
+use iced_x86::{Code, Decoder, DecoderOptions, Instruction, InstructionInfoFactory};
 
-use crate::case::{Case, FX};
+use crate::case::Case;
 use crate::rng::Rng;
-use crate::{encode, sandbox, scope, values};
+use crate::{encode, fpu, hazards, operands, sandbox, scope, sequence, values};
 
-const RSP: usize = 4;
-const RBP: usize = 5;
+/// A case and what it consists of.
+pub(crate) struct Program {
+    pub(crate) case: Case,
+    pub(crate) insns: Vec<Instruction>,
+}
+
+/// Most instructions of a case.
+const LONGEST: u64 = 6;
+/// Bytes of a case's code.
+const CODE_LEN: usize = 64;
 
 /// Makes cases from seeds.
 pub(crate) struct Generator {
@@ -29,55 +34,82 @@ impl Generator {
         }
     }
 
-    /// The case of a seed, and its instruction.
-    pub(crate) fn case(&mut self, seed: u64) -> (Case, Instruction) {
+    /// The case of a seed.
+    pub(crate) fn case(&mut self, seed: u64) -> Program {
         let mut rng = Rng::new(seed);
         loop {
+            let bits = if rng.chance(75) { 64 } else { 32 };
             let mut case = Case {
                 seed,
+                bits,
                 ..Case::blank()
             };
-            case.bits = if rng.chance(75) { 64 } else { 32 };
-            let insn = self.instruction(&mut rng, &mut case);
-            if scope::reason_against(&insn).is_some() {
+            let fits = match rng.below(100) {
+                0..=3 => raw(&mut rng, &mut case),
+                4..=24 => self.sequence(&mut rng, &mut case),
+                _ => self.single(&mut rng, &mut case),
+            };
+            if !fits {
                 continue;
             }
-            self.state(&mut rng, &mut case, &insn);
-            let insn = decode(&case);
-            if !splits_lock(&case, &insn)
-                && !asks_for_too_much(&case, &insn)
-                && !loops(&case, &insn)
-            {
-                return (case, insn);
+            self.state(&mut rng, &mut case);
+            let insns = decode(&case);
+            let bad = |insn: &Instruction| {
+                hazards::splits_lock(&case, insn)
+                    || hazards::asks_for_too_much(&case, insn)
+                    || hazards::loops(&case, insn)
+            };
+            if !insns.iter().any(bad) {
+                return Program { case, insns };
             }
         }
     }
 
-    fn instruction(&mut self, rng: &mut Rng, case: &mut Case) -> Instruction {
-        let mut bytes = if rng.chance(4) {
-            let mut raw = vec![0; 16];
-            rng.fill(&mut raw);
-            raw
+    fn pick(&self, rng: &mut Rng, bits: u64) -> Vec<u8> {
+        let codes = if bits == 64 {
+            &self.codes64
         } else {
-            let codes = if case.bits == 64 {
-                &self.codes64
-            } else {
-                &self.codes32
-            };
-            let code = rng.pick(codes);
-            encode::random(rng, code, case.bits as u8)
+            &self.codes32
         };
-        bytes.resize(16, 0xcc);
-        case.code.copy_from_slice(&bytes[..16]);
-        case.code_len = 15;
-        let len = decode(case).len() as u64;
-        case.code_len = len;
-        case.code[len as usize..].fill(0xcc);
-        case.rip = place(rng, len);
-        decode(case)
+        let code = rng.pick(codes);
+        encode::random(rng, code, bits as u8)
     }
 
-    fn state(&mut self, rng: &mut Rng, case: &mut Case, insn: &Instruction) {
+    /// One instruction of the model.
+    fn single(&self, rng: &mut Rng, case: &mut Case) -> bool {
+        let bytes = self.pick(rng, case.bits);
+        let insn = decode_bytes(&bytes, case.bits, 0);
+        put(case, 0, &bytes[..insn.len()]);
+        case.rip = place(rng, case.code_len);
+        let insn = decode(case)[0];
+        scope::reason_against(&insn).is_none()
+    }
+
+    /// A few instructions that work on each other's results.
+    fn sequence(&self, rng: &mut Rng, case: &mut Case) -> bool {
+        let want = 2 + rng.below(LONGEST - 1) as usize;
+        let mut insns: Vec<Instruction> = Vec::new();
+        for _ in 0..8 * want {
+            let bytes = self.pick(rng, case.bits);
+            let insn = decode_bytes(&bytes, case.bits, 0);
+            let at = case.code_len as usize;
+            if scope::reason_against(&insn).is_some() || !sequence::may_follow(&insns, &insn) {
+                continue;
+            }
+            if at + insn.len() > CODE_LEN {
+                break;
+            }
+            put(case, at, &bytes[..insn.len()]);
+            insns.push(insn);
+            if insns.len() == want {
+                break;
+            }
+        }
+        case.rip = place(rng, case.code_len);
+        !insns.is_empty()
+    }
+
+    fn state(&mut self, rng: &mut Rng, case: &mut Case) {
         let bits = case.bits as u8;
         for r in 0..16 {
             case.gpr[r] = match rng.below(16) {
@@ -86,45 +118,78 @@ impl Generator {
                 _ => values::integer(rng),
             };
         }
-        case.gpr[RSP] = stack_pointer(rng);
+        case.gpr[4] = operands::stack_pointer(rng);
         case.rflags = 0x202 | rng.next() & 0x8d5 | if rng.chance(15) { 0x400 } else { 0 };
         if rng.chance(2) {
             case.rflags |= 0x20_0000;
         }
         if bits == 64 {
-            (case.fs_base, case.gs_base) = (
-                sandbox::DATA.at + rng.below(0x2000),
-                sandbox::DATA.at + rng.below(0x2000),
-            );
+            let base = |rng: &mut Rng| sandbox::DATA.at + rng.below(0x2000);
+            (case.fs_base, case.gs_base) = (base(rng), base(rng));
         }
-        floating_point(rng, case);
-        self.shape(rng, case, insn);
+        case.fx = fpu::image(rng);
+        for n in 0..decode(case).len() {
+            self.shape(rng, case, n);
+        }
         if bits == 32 {
             case.gpr[8..].fill(0);
             case.gpr.iter_mut().for_each(|r| *r &= 0xffff_ffff);
         }
     }
 
-    /// Gives the instruction's operands what makes it work, most of the time.
-    fn shape(&mut self, rng: &mut Rng, case: &mut Case, insn: &Instruction) {
-        implicit(rng, case, insn);
-        if explicit_memory(insn) {
-            aim(rng, case, insn);
+    /// Gives the operands of instruction `n` what makes it work, most of the time.
+    fn shape(&mut self, rng: &mut Rng, case: &mut Case, n: usize) {
+        let insn = decode(case)[n];
+        operands::implicit(rng, case, &insn);
+        if operands::explicit_memory(&insn) {
+            operands::aim(rng, case, &insn);
         }
-        let insn = decode(case);
+        let insn = decode(case)[n];
         let first = self.info.info(&insn).used_memory().first().copied();
         let size = insn.memory_size();
-        let address = if explicit_memory(&insn) {
-            effective_address(case, &insn)
+        let address = if operands::explicit_memory(&insn) {
+            operands::effective_address(case, &insn)
         } else {
-            first.and_then(|m| m.virtual_address(0, |r, _, _| Some(register(case, r))))
+            first.and_then(|m| m.virtual_address(0, |r, _, _| Some(operands::register(case, r))))
         };
         if let Some(address) = address {
-            contents(rng, case, &insn, address, size);
+            operands::contents(rng, case, &insn, address, size);
         }
-        stack_contents(rng, case, &insn);
-        branch_target(rng, case, &insn);
+        operands::stack_contents(rng, case, &insn);
+        operands::branch_target(rng, case, &insn);
     }
+}
+
+/// Any bytes at all; what the decoder refuses should be refused by the host too.
+fn raw(rng: &mut Rng, case: &mut Case) -> bool {
+    let mut bytes = [0; 16];
+    rng.fill(&mut bytes);
+    if rng.chance(30) {
+        // Too many prefixes, or nearly.
+        let prefixes = 10 + rng.below(6) as usize;
+        bytes[..prefixes].fill_with(|| rng.pick(&[0x66, 0x2e, 0x3e, 0x64, 0xf2, 0xf3, 0x67]));
+    }
+    let insn = decode_bytes(&bytes, case.bits, 0);
+    put(
+        case,
+        0,
+        if insn.is_invalid() {
+            &bytes
+        } else {
+            &bytes[..insn.len()]
+        },
+    );
+    case.rip = place(rng, case.code_len);
+    insn.is_invalid() || scope::reason_against(&decode(case)[0]).is_none()
+}
+
+fn put(case: &mut Case, at: usize, bytes: &[u8]) {
+    case.code[at..at + bytes.len()].copy_from_slice(bytes);
+    case.code_len = (at + bytes.len()) as u64;
+}
+
+fn decode_bytes(bytes: &[u8], bits: u64, ip: u64) -> Instruction {
+    Decoder::with_ip(bits as u32, bytes, ip, DecoderOptions::NONE).decode()
 }
 
 /// A case with some encoding of `code`, to see what becomes of it; `None` if the encoder can't
@@ -135,72 +200,38 @@ pub(crate) fn plain(code: Code, bits: u8) -> Option<Case> {
         return None;
     }
     (0..200).find_map(|_| {
-        let mut bytes = encode::random(&mut rng, code, bits);
-        bytes.resize(16, 0xcc);
+        let bytes = encode::random(&mut rng, code, bits);
         let mut case = Case {
             bits: bits.into(),
             rip: sandbox::CODE.at,
             ..Case::blank()
         };
-        case.code.copy_from_slice(&bytes[..16]);
-        case.code_len = 15;
-        let insn = decode(&case);
-        case.code_len = insn.len() as u64;
+        let insn = decode_bytes(&bytes, case.bits, case.rip);
+        put(&mut case, 0, &bytes[..insn.len()]);
         (insn.code() == code).then_some(case)
     })
 }
 
-/// Decodes a case's instruction.
-pub(crate) fn decode(case: &Case) -> Instruction {
-    let mut decoder = Decoder::with_ip(
+/// Decodes a case's instructions; of bytes that are none, the refusal.
+pub(crate) fn decode(case: &Case) -> Vec<Instruction> {
+    let mut insns: Vec<Instruction> = decoder_at(case, 0).iter().collect();
+    let valid = insns.iter().take_while(|i| !i.is_invalid()).count();
+    insns.truncate(valid.max(1));
+    insns
+}
+
+/// A decoder that stands at an offset of a case's code.
+pub(crate) fn decoder_at(case: &Case, offset: usize) -> Decoder<'_> {
+    let ip = case.rip + offset as u64;
+    Decoder::with_ip(
         case.bits as u32,
-        case.bytes(),
-        case.rip,
+        &case.bytes()[offset..],
+        ip,
         DecoderOptions::NONE,
-    );
-    decoder.decode()
+    )
 }
 
-/// Whether a direct branch leads to its own bytes, and likely there again.
-fn loops(case: &Case, insn: &Instruction) -> bool {
-    let target = insn.near_branch_target();
-    target != 0 && target.wrapping_sub(case.rip) < case.code_len
-}
-
-/// Whether XSAVE or XRSTOR is asked for state components beyond x87 and SSE, of which the host may
-/// have more than the model.
-fn asks_for_too_much(case: &Case, insn: &Instruction) -> bool {
-    use Mnemonic as M;
-    matches!(
-        insn.mnemonic(),
-        M::Xsave | M::Xsave64 | M::Xrstor | M::Xrstor64
-    ) && (case.gpr[0] as u32 & !3 != 0 || case.gpr[2] as u32 != 0)
-}
-
-/// Whether the instruction locks two cache lines at once, for which kernels punish programs by
-/// tens of milliseconds.
-fn splits_lock(case: &Case, insn: &Instruction) -> bool {
-    if !insn.has_lock_prefix() && insn.mnemonic() != Mnemonic::Xchg || !explicit_memory(insn) {
-        return false;
-    }
-    let size = insn.memory_size().size() as u64;
-    let Some(mut at) = effective_address(case, insn) else {
-        return false;
-    };
-    let offset = insn.op1_register();
-    if matches!(
-        insn.mnemonic(),
-        Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc
-    ) && offset.is_gpr()
-    {
-        let bits = register(case, offset) << (64 - 8 * size) >> (64 - 8 * size);
-        let signed = (bits << (64 - 8 * size)) as i64 >> (64 - 8 * size);
-        at = at.wrapping_add((signed >> 3) as u64 & !(size - 1));
-    }
-    at % 64 + size > 64
-}
-
-/// Where the instruction lies: at times at the end of its page, or of all pages.
+/// Where the code lies: at times at the end of its page, or of all pages.
 fn place(rng: &mut Rng, len: u64) -> u64 {
     let code = sandbox::CODE;
     let end = code.at + code.len as u64;
@@ -208,433 +239,6 @@ fn place(rng: &mut Rng, len: u64) -> u64 {
         0 => end - len,
         1 => code.at,
         2..=3 => code.at + 0x1000 - rng.below(len + 1),
-        _ => code.at + rng.below(code.len as u64 - 16),
-    }
-}
-
-fn stack_pointer(rng: &mut Rng) -> u64 {
-    let stack = sandbox::STACK;
-    match rng.below(16) {
-        0 => stack.at + rng.below(24),
-        1 => stack.at + stack.len as u64 - rng.below(24),
-        2 => stack.at + rng.below(stack.len as u64),
-        _ => stack.at + 0x400 + 8 * rng.below(0x100),
-    }
-}
-
-fn register(case: &Case, r: Register) -> u64 {
-    match r {
-        Register::FS => case.fs_base,
-        Register::GS => case.gs_base,
-        Register::None | Register::ES | Register::CS | Register::SS | Register::DS => 0,
-        Register::AL => case.gpr[0] & 0xff,
-        r if r.is_gpr64() => case.gpr[r.number()],
-        r if r.is_gpr32() => case.gpr[r.number()] & 0xffff_ffff,
-        r if r.is_gpr16() => case.gpr[r.number()] & 0xffff,
-        _ => 0,
-    }
-}
-
-fn explicit_memory(insn: &Instruction) -> bool {
-    (0..insn.op_count()).any(|n| insn.op_kind(n) == OpKind::Memory)
-}
-
-fn effective_address(case: &Case, insn: &Instruction) -> Option<u64> {
-    let n = (0..insn.op_count()).find(|&n| insn.op_kind(n) == OpKind::Memory)?;
-    insn.virtual_address(n, 0, |r, _, _| Some(register(case, r)))
-}
-
-/// Changes a register, or the displacement where there is none, so that the memory operand lies
-/// at a useful place.
-fn aim(rng: &mut Rng, case: &mut Case, insn: &Instruction) {
-    let target = values::target(rng, case.bits as u8, insn.memory_size().size());
-    let Some(now) = effective_address(case, insn) else {
-        return;
-    };
-    let delta = target.wrapping_sub(now);
-    let (base, index) = (insn.memory_base(), insn.memory_index());
-    if base.is_gpr() && base != index {
-        let r = &mut case.gpr[base.full_register().number()];
-        *r = r.wrapping_add(delta);
-    } else if index.is_gpr() {
-        let factor = u64::from(insn.memory_index_scale()) + u64::from(base.is_gpr());
-        let r = &mut case.gpr[index.full_register().number()];
-        *r = r.wrapping_add((delta as i64 / factor as i64) as u64);
-    } else if rng.chance(95) {
-        aim_displacement(case, insn, delta);
-    }
-}
-
-/// The displacement lies before the immediate, if any; what decodes right is right.
-fn aim_displacement(case: &mut Case, insn: &Instruction, delta: u64) {
-    let size = match insn.memory_displ_size() {
-        8 if insn.op0_kind() == OpKind::Memory || insn.op1_kind() == OpKind::Memory => {
-            if moffs(insn) { 8 } else { 4 }
-        }
-        n => n as usize,
-    };
-    let Some(offset) = displacement_offset(case, insn, size) else {
-        return;
-    };
-    let mut bytes = [0; 8];
-    bytes[..size].copy_from_slice(&case.code[offset..offset + size]);
-    let moved = u64::from_le_bytes(bytes).wrapping_add(delta);
-    case.code[offset..offset + size].copy_from_slice(&moved.to_le_bytes()[..size]);
-}
-
-fn moffs(insn: &Instruction) -> bool {
-    use iced_x86::OpCodeOperandKind::mem_offs;
-    insn.op_code().op_kinds().contains(&mem_offs)
-}
-
-fn displacement_offset(case: &Case, insn: &Instruction, size: usize) -> Option<usize> {
-    let mut decoder = Decoder::with_ip(
-        case.bits as u32,
-        case.bytes(),
-        case.rip,
-        DecoderOptions::NONE,
-    );
-    let again = decoder.decode();
-    debug_assert_eq!(again.code(), insn.code());
-    let offsets = decoder.get_constant_offsets(&again);
-    (offsets.has_displacement() && offsets.displacement_size() == size || moffs(insn))
-        .then(|| offsets.displacement_offset())
-        .filter(|&o| o > 0 && o + size <= case.code_len as usize)
-}
-
-/// Registers that the instruction uses without naming them.
-fn implicit(rng: &mut Rng, case: &mut Case, insn: &Instruction) {
-    let bits = case.bits as u8;
-    if insn.is_string_instruction()
-        || matches!(insn.mnemonic(), Mnemonic::Maskmovq | Mnemonic::Maskmovdqu)
-    {
-        for r in [6, 7] {
-            if rng.chance(90) {
-                case.gpr[r] = values::target(rng, bits, 8);
-            }
-        }
-        if rng.chance(92) {
-            case.gpr[1] = rng.below(24);
-        }
-    }
-    match insn.mnemonic() {
-        Mnemonic::Xsave | Mnemonic::Xsave64 | Mnemonic::Xrstor | Mnemonic::Xrstor64 => {
-            (case.gpr[0], case.gpr[2]) = (rng.below(4), 0);
-        }
-        Mnemonic::Xlatb => {
-            case.gpr[3] = values::target(rng, bits, 1).wrapping_sub(case.gpr[0] & 0xff)
-        }
-        Mnemonic::Enter | Mnemonic::Leave if rng.chance(90) => case.gpr[RBP] = stack_pointer(rng),
-        Mnemonic::Div | Mnemonic::Idiv if rng.chance(80) => dividend(rng, case, insn),
-        Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc
-            if explicit_memory(insn) && insn.op1_register().is_gpr() && rng.chance(80) =>
-        {
-            case.gpr[insn.op1_register().number()] = rng.below(4096).wrapping_sub(2048);
-        }
-        Mnemonic::Loop
-        | Mnemonic::Loope
-        | Mnemonic::Loopne
-        | Mnemonic::Jrcxz
-        | Mnemonic::Jecxz
-        | Mnemonic::Jcxz => {
-            case.gpr[1] = rng.pick(&[0, 1, 2, 1 << 32, 1 << 32 | 1, 0x1_0000, 0x1_0001]);
-        }
-        Mnemonic::Cmpxchg if rng.chance(50) => {
-            let r = insn.op0_register();
-            if r.is_gpr() {
-                case.gpr[0] = case.gpr[r.full_register().number()];
-            }
-        }
-        Mnemonic::Aaa | Mnemonic::Aas | Mnemonic::Daa | Mnemonic::Das => {
-            case.gpr[0] = rng.below(0x1_0000)
-        }
-        // Lengths of PCMPESTRx.
-        Mnemonic::Pcmpestri | Mnemonic::Pcmpestrm => {
-            for r in [0, 2] {
-                if rng.chance(80) {
-                    case.gpr[r] = rng.below(40).wrapping_sub(20);
-                }
-            }
-        }
-        _ => {}
-    }
-}
-
-/// A high half that lets the quotient fit, often.
-fn dividend(rng: &mut Rng, case: &mut Case, insn: &Instruction) {
-    let signed = insn.mnemonic() == Mnemonic::Idiv;
-    let low = values::integer(rng);
-    case.gpr[0] = low;
-    case.gpr[2] = match rng.below(4) {
-        0..=1 if signed => ((low as i64) >> 63) as u64,
-        0..=1 => 0,
-        2 => rng.below(16),
-        _ => values::integer(rng),
-    };
-    if insn.op0_register().size() == 1 || insn.memory_size().size() == 1 {
-        case.gpr[0] = rng
-            .below(0x2000)
-            .wrapping_sub(if signed { 0x1000 } else { 0 });
-    }
-}
-
-/// Control words, x87 registers and XMM registers (SDM vol. 1, 10.5.1).
-fn floating_point(rng: &mut Rng, case: &mut Case) {
-    let fx = image(rng);
-    case.fx = fx;
-}
-
-/// A valid FXSAVE image.
-fn image(rng: &mut Rng) -> [u8; FX] {
-    let mut fx = [0; FX];
-    let mut control = 0x37f;
-    if rng.chance(40) {
-        control = 0x7f | rng.pick(&[0u16, 2, 3]) << 8 | (rng.below(4) as u16) << 10;
-    }
-    if rng.chance(6) {
-        control &= !(rng.below(64) as u16);
-    }
-    let top = rng.below(8) as u16;
-    let mut status = top << 11 | rng.next() as u16 & 0x4700;
-    if rng.chance(30) {
-        status |= rng.below(128) as u16;
-    }
-    // The summary bit follows from the others; the processor keeps it so.
-    if status & !control & 0x3f != 0 {
-        status |= 0x8080;
-    }
-    let tags = match rng.below(4) {
-        0 => rng.next() as u8,
-        1 => 0,
-        _ => 0xff,
-    };
-    fx[0..2].copy_from_slice(&control.to_le_bytes());
-    fx[2..4].copy_from_slice(&status.to_le_bytes());
-    fx[4] = tags;
-    fx[24..28].copy_from_slice(&mxcsr(rng).to_le_bytes());
-    for n in 0..8 {
-        let (significand, exponent) = values::extended(rng);
-        let at = 32 + 16 * n;
-        fx[at..at + 8].copy_from_slice(&significand.to_le_bytes());
-        fx[at + 8..at + 10].copy_from_slice(&exponent.to_le_bytes());
-    }
-    for n in 0..16 {
-        let at = 160 + 16 * n;
-        fx[at..at + 16].copy_from_slice(&values::vector(rng).to_le_bytes());
-    }
-    fx
-}
-
-fn mxcsr(rng: &mut Rng) -> u32 {
-    let mut value = 0x1f80;
-    if rng.chance(40) {
-        value |= (rng.below(4) as u32) << 13;
-    }
-    if rng.chance(15) {
-        // Flush to zero, denormals are zero.
-        value |= rng.pick(&[0x8000, 0x40, 0x8040]);
-    }
-    if rng.chance(30) {
-        value |= rng.below(64) as u32;
-    }
-    if rng.chance(6) {
-        value &= !((rng.below(64) as u32) << 7);
-    }
-    value
-}
-
-/// What the memory operand holds.
-fn contents(rng: &mut Rng, case: &mut Case, insn: &Instruction, address: u64, size: MemorySize) {
-    match insn.mnemonic() {
-        Mnemonic::Fxrstor | Mnemonic::Fxrstor64 | Mnemonic::Xrstor | Mnemonic::Xrstor64 => {
-            return state_image(rng, case, address);
-        }
-        Mnemonic::Ldmxcsr if rng.chance(85) => {
-            let value = mxcsr(rng);
-            return case.patch(address, &value.to_le_bytes());
-        }
-        Mnemonic::Fbld if rng.chance(80) => {
-            let mut digits = [0u8; 10];
-            digits[..9].fill_with(|| (rng.below(10) << 4 | rng.below(10)) as u8);
-            digits[9] = rng.pick(&[0, 0x80]);
-            return case.patch(address, &digits);
-        }
-        Mnemonic::Fldcw if rng.chance(80) => {
-            let value = 0x40 | 0x3f | rng.next() as u16 & 0xf00;
-            return case.patch(address, &value.to_le_bytes());
-        }
-        _ => {}
-    }
-    let mut bytes = [0; 64];
-    for (n, lane) in bytes.chunks_exact_mut(16).enumerate() {
-        let value = match size {
-            MemorySize::Float80 | MemorySize::FpuEnv28 | MemorySize::FpuState108 if n == 0 => {
-                let (significand, exponent) = values::extended(rng);
-                u128::from(exponent) << 64 | u128::from(significand)
-            }
-            MemorySize::Float32 => u128::from(values::single(rng)),
-            MemorySize::Float64 => u128::from(values::double(rng)),
-            s if s.size() <= 8 && s.size() > 0 => u128::from(values::integer(rng)),
-            _ => values::vector(rng),
-        };
-        lane.copy_from_slice(&value.to_le_bytes());
-    }
-    case.patch(address, &bytes);
-    if insn.mnemonic() == Mnemonic::Cmpxchg8b && rng.chance(50) {
-        (case.gpr[0], case.gpr[2]) = (word(&bytes, 0) & 0xffff_ffff, word(&bytes, 0) >> 32);
-    }
-    if insn.mnemonic() == Mnemonic::Cmpxchg16b && rng.chance(50) {
-        (case.gpr[0], case.gpr[2]) = (word(&bytes, 0), word(&bytes, 8));
-    }
-    if insn.mnemonic() == Mnemonic::Cmpxchg && rng.chance(50) {
-        case.gpr[0] = word(&bytes, 0);
-    }
-}
-
-fn word(bytes: &[u8; 64], at: usize) -> u64 {
-    let mut word = [0; 8];
-    word.copy_from_slice(&bytes[at..at + 8]);
-    u64::from_le_bytes(word)
-}
-
-/// An image that FXRSTOR and XRSTOR accept.
-fn state_image(rng: &mut Rng, case: &mut Case, address: u64) {
-    let fx = image(rng);
-    for n in 0..6 {
-        case.patch(
-            address + 64 * n,
-            &fx[64 * n as usize..64 * (n as usize + 1)],
-        );
-    }
-    // XSTATE_BV and XCOMP_BV; a few bits that only the host's processor knows are left out.
-    let mut header = [0; 64];
-    header[0] = rng.below(4) as u8;
-    if rng.chance(3) {
-        header[16] = 0x80 >> rng.below(8);
-    }
-    case.patch(address + 512, &header);
-}
-
-/// What instructions that pop find on the stack.
-fn stack_contents(rng: &mut Rng, case: &mut Case, insn: &Instruction) {
-    let (code, width) = (values::code_address(rng), stack_width(case, insn));
-    // With AC set, IRET itself checks the alignment of its frame, for which Linux blames a split
-    // lock and tries again for ever.
-    let aligned = if case.gpr[RSP] % 8 == 0 { 0x4_0000 } else { 0 };
-    let flags = rng.next() & (0x20_4ed5 | aligned) | if rng.chance(10) { 0x100 } else { 0 };
-    let words = match insn.mnemonic() {
-        Mnemonic::Ret => [code, 0, 0, 0, 0],
-        Mnemonic::Retf => [
-            code,
-            selector(rng, true),
-            stack_pointer(rng),
-            selector(rng, false),
-            0,
-        ],
-        Mnemonic::Iret | Mnemonic::Iretd | Mnemonic::Iretq => [
-            code,
-            selector(rng, true),
-            flags,
-            stack_pointer(rng),
-            selector(rng, false),
-        ],
-        Mnemonic::Popf | Mnemonic::Popfd | Mnemonic::Popfq => [flags, 0, 0, 0, 0],
-        // Processors differ in what they make of the upper bytes of a pushed selector.
-        Mnemonic::Push if insn.op0_register().is_segment_register() => {
-            let room = case.bits / 8;
-            return case.patch(case.gpr[RSP].wrapping_sub(room), &[0; 8][..room as usize]);
-        }
-        Mnemonic::Pop if insn.op0_register().is_segment_register() => {
-            [selector(rng, false), 0, 0, 0, 0]
-        }
-        _ => return,
-    };
-    let mut bytes = Vec::new();
-    for word in words {
-        bytes.extend(&word.to_le_bytes()[..width]);
-    }
-    case.patch(case.gpr[RSP], &bytes);
-}
-
-fn stack_width(case: &Case, insn: &Instruction) -> usize {
-    let pops = match insn.mnemonic() {
-        Mnemonic::Iret | Mnemonic::Popf => 2,
-        Mnemonic::Iretd | Mnemonic::Popfd => 4,
-        Mnemonic::Iretq | Mnemonic::Popfq => 8,
-        Mnemonic::Retf => match insn.code() {
-            Code::Retfw | Code::Retfw_imm16 => 2,
-            Code::Retfd | Code::Retfd_imm16 => 4,
-            _ => 8,
-        },
-        _ => insn.stack_pointer_increment().unsigned_abs() as usize,
-    };
-    if matches!(pops, 2 | 4 | 8) {
-        pops
-    } else {
-        case.bits as usize / 8
-    }
-}
-
-/// A selector that Linux has, or null, or nonsense.
-fn selector(rng: &mut Rng, code: bool) -> u64 {
-    match rng.below(16) {
-        0 => rng.below(4),
-        1 => rng.pick(&[0x10, 0x18, 0x20, 0x28, 0x30, 0x2a, 0x31, 0x40, 0x83, 0x8000]),
-        2 => 0x2b,
-        3..=4 => 0x33,
-        5..=6 => 0x23,
-        _ if code => 0x33,
-        _ => 0x2b,
-    }
-}
-
-/// Where an indirect or far branch goes, and operands that are selectors.
-fn branch_target(rng: &mut Rng, case: &mut Case, insn: &Instruction) {
-    let code = values::code_address(rng);
-    let chosen = selector(rng, insn.flow_control() != FlowControl::Next);
-    let first = insn.op0_register();
-    let takes_selector = matches!(
-        insn.mnemonic(),
-        Mnemonic::Verr | Mnemonic::Verw | Mnemonic::Lar | Mnemonic::Lsl
-    ) || insn.mnemonic() == Mnemonic::Mov && first.is_segment_register();
-    let address = if explicit_memory(insn) {
-        effective_address(case, insn)
-    } else {
-        None
-    };
-    if takes_selector {
-        match address {
-            Some(a) => case.patch(a, &chosen.to_le_bytes()),
-            None => {
-                let r = if insn.op_count() == 1 {
-                    first
-                } else {
-                    insn.op1_register()
-                };
-                case.gpr[r.full_register().number()] = chosen;
-            }
-        }
-    }
-    let far = match insn.memory_size() {
-        MemorySize::SegPtr16 => 2,
-        MemorySize::SegPtr32 => 4,
-        MemorySize::SegPtr64 => 8,
-        _ => 0,
-    };
-    match (insn.flow_control(), address) {
-        (_, Some(a)) if far != 0 => {
-            let mut bytes = code.to_le_bytes()[..far].to_vec();
-            bytes.extend(&chosen.to_le_bytes()[..2]);
-            case.patch(a, &bytes);
-        }
-        (FlowControl::IndirectBranch | FlowControl::IndirectCall, Some(a)) => {
-            case.patch(a, &code.to_le_bytes())
-        }
-        (FlowControl::IndirectBranch | FlowControl::IndirectCall, None)
-            if first.is_gpr() && rng.chance(85) =>
-        {
-            case.gpr[first.full_register().number()] = code;
-        }
-        _ => {}
+        _ => code.at + rng.below(code.len as u64 - len),
     }
 }

@@ -14,15 +14,19 @@ mod child;
 mod compare;
 mod emulated;
 mod encode;
+mod fpu;
 mod generate;
+mod hazards;
 #[path = "../machine/mod.rs"]
 mod machine;
 mod native;
+mod operands;
 mod report;
 mod rng;
 mod sandbox;
 mod scope;
 mod seccomp;
+mod sequence;
 mod values;
 
 use std::collections::BTreeMap;
@@ -31,11 +35,12 @@ use iced_x86::{Code, CodeSize, Instruction, Mnemonic, Register};
 
 use case::{Case, HUNG, NOT_RUN, Outcome};
 use emulated::Emulated;
-use generate::Generator;
+use generate::{Generator, Program};
 use native::{BATCH, Native};
 use report::Failures;
 
 const DEFAULT_CASES: u64 = 400_000;
+const BREAKPOINT: u64 = 3;
 const INVALID_OPCODE: u64 = 6;
 /// Cases from which on every instruction must have had its turn.
 const COMPLETE: u64 = 200_000;
@@ -63,6 +68,7 @@ fn number(name: &str, default: u64) -> u64 {
 #[derive(Default)]
 struct Tally {
     by_mnemonic: BTreeMap<Mnemonic, u64>,
+    compared: u64,
     faults: u64,
     skipped: BTreeMap<&'static str, u64>,
     failures: Failures,
@@ -87,19 +93,40 @@ impl Tally {
         missing
     }
 
-    fn judge(&mut self, case: &Case, insn: &Instruction, native: &Outcome, ours: &Outcome) {
+    fn judge(&mut self, program: &Program, native: &Outcome, ours: &Outcome) {
+        let (case, insns) = (&program.case, &program.insns);
         match (native.vector, ours.vector) {
             (NOT_RUN, _) => return self.skip("took the child down"),
             (HUNG, HUNG) => return self.skip("loops for ever on both sides"),
-            _ if unchecked_segment(insn) => return self.skip("32-bit code that writes through CS"),
-            _ if compare::undefined_result(case, insn) => return self.skip("undefined result"),
+            (6 | 13 | 14, _) => {}
+            _ if insns[0].is_invalid() => return self.skip("unknown to the decoder"),
             _ => {}
         }
-        *self.by_mnemonic.entry(insn.mnemonic()).or_default() += 1;
-        self.faults += u64::from(native.vector != 3);
-        let differences = compare::differences(case, insn, native, ours);
+        if insns.iter().any(unchecked_segment) {
+            return self.skip("32-bit code that writes through CS");
+        }
+        let fault = insns
+            .iter()
+            .position(|i| i.ip() == native.rip && native.vector != BREAKPOINT);
+        let last = &insns[fault.unwrap_or(insns.len() - 1)];
+        if insns
+            .iter()
+            .any(|insn| compare::undefined_result(case, insn))
+        {
+            return self.skip("undefined result");
+        }
+        let open_flags = match insns.len() {
+            1 => compare::undefined_flags(case, last, native),
+            n => sequence::undefined_flags(&insns[..fault.unwrap_or(n)]),
+        };
+        for insn in insns {
+            *self.by_mnemonic.entry(insn.mnemonic()).or_default() += 1;
+        }
+        self.compared += 1;
+        self.faults += u64::from(native.vector != BREAKPOINT);
+        let differences = compare::differences(case, last, open_flags, native, ours);
         if !differences.is_empty() {
-            self.failures.add(case, insn, &differences);
+            self.failures.add(program, last, &differences);
         }
     }
 }
@@ -118,25 +145,24 @@ fn random_instructions_agree_with_the_host() {
     let mut next = 0;
     while next < cases {
         let count = (cases - next).min(BATCH as u64);
-        let batch: Vec<(Case, Instruction)> = (next..next + count)
+        let batch: Vec<Program> = (next..next + count)
             .map(|n| generator.case(first.wrapping_add(n)))
             .collect();
         next += count;
-        let plain: Vec<Case> = batch.iter().map(|(c, _)| *c).collect();
+        let plain: Vec<Case> = batch.iter().map(|p| p.case).collect();
         let outcomes = native.run(&plain).expect("a child to run cases in");
-        for ((case, insn), theirs) in batch.iter().zip(outcomes) {
+        for (program, theirs) in batch.iter().zip(outcomes) {
             let mut ours = Outcome::blank();
             let before = emulated.unknown();
-            emulated.run(case, case.seed & 1 != 0, &mut ours);
+            emulated.run(&program.case, program.case.seed & 1 != 0, &mut ours);
             if emulated.unknown() != before {
                 tally.skip("unknown to the interpreter");
-                *tally.by_mnemonic.entry(insn.mnemonic()).or_default() += 0;
                 continue;
             }
-            tally.judge(case, insn, theirs, &ours);
+            tally.judge(program, theirs, &ours);
         }
     }
-    let ran: u64 = tally.by_mnemonic.values().sum();
+    let ran = tally.compared;
     println!(
         "{ran} cases compared, {} of them faulted; {} mnemonics",
         tally.faults,

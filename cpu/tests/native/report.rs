@@ -9,6 +9,7 @@ use iced_x86::{
 };
 
 use crate::case::Case;
+use crate::generate::Program;
 
 /// Full descriptions of the first failures of each instruction form only.
 const DETAILED: usize = 2;
@@ -23,14 +24,11 @@ pub(crate) struct Failures {
 }
 
 impl Failures {
-    pub(crate) fn add(&mut self, case: &Case, insn: &Instruction, differences: &str) {
+    pub(crate) fn add(&mut self, program: &Program, last: &Instruction, differences: &str) {
         self.count += 1;
-        let seen = self
-            .by_form
-            .entry(format!("{:?}", insn.code()))
-            .or_default();
+        let seen = self.by_form.entry(form(program, last)).or_default();
         seen.push(if seen.len() < DETAILED {
-            describe(case, insn, differences)
+            describe(program, differences)
         } else {
             String::new()
         });
@@ -57,17 +55,34 @@ impl Failures {
     }
 }
 
-pub(crate) fn describe(case: &Case, insn: &Instruction, differences: &str) -> String {
-    let mut text = String::new();
-    IntelFormatter::new().format(insn, &mut text);
-    let bytes: String = case.bytes().iter().map(|b| format!("{b:02x} ")).collect();
-    let mut out = format!(
-        "- {text}    [{}-bit at {:#x}: {}]\n",
-        case.bits,
-        case.rip,
-        bytes.trim_end()
-    );
-    out.push_str(&inputs(case, insn));
+/// What failures are gathered by.
+fn form(program: &Program, last: &Instruction) -> String {
+    match program.insns.len() {
+        1 => format!("{:?}", last.code()),
+        _ => format!("sequence up to {:?}", last.mnemonic()),
+    }
+}
+
+fn describe(program: &Program, differences: &str) -> String {
+    let case = &program.case;
+    let mut out = String::new();
+    for insn in &program.insns {
+        let mut text = String::new();
+        IntelFormatter::new().format(insn, &mut text);
+        let at = (insn.ip() - case.rip) as usize;
+        let bytes: String = case.code[at..at + insn.len()]
+            .iter()
+            .map(|b| format!("{b:02x} "))
+            .collect();
+        let _ = writeln!(
+            out,
+            "- {text}    [{}-bit at {:#x}: {}]",
+            case.bits,
+            insn.ip(),
+            bytes.trim_end()
+        );
+    }
+    out.push_str(&inputs(program));
     out.push_str(differences);
     let _ = writeln!(
         out,
@@ -77,12 +92,18 @@ pub(crate) fn describe(case: &Case, insn: &Instruction, differences: &str) -> St
     out
 }
 
-fn inputs(case: &Case, insn: &Instruction) -> String {
-    let mut factory = InstructionInfoFactory::new();
-    let info = factory.info(insn);
-    let mut used: Vec<Register> = info.used_registers().iter().map(|r| r.register()).collect();
-    for m in info.used_memory() {
-        used.extend([m.base(), m.index()]);
+fn inputs(program: &Program) -> String {
+    let case = &program.case;
+    let mut used = Vec::new();
+    for insn in &program.insns {
+        let mut factory = InstructionInfoFactory::new();
+        let info = factory.info(insn);
+        used.extend(info.used_registers().iter().map(|r| r.register()));
+        used.extend(
+            info.used_memory()
+                .iter()
+                .flat_map(|m| [m.base(), m.index()]),
+        );
     }
     used.sort_unstable();
     used.dedup();
@@ -101,7 +122,11 @@ fn inputs(case: &Case, insn: &Instruction) -> String {
             );
         }
     }
-    if insn.is_fpu() || used_mmx(insn) {
+    if program
+        .insns
+        .iter()
+        .any(|insn| insn.is_fpu() || used_mmx(insn))
+    {
         let _ = write!(
             out,
             "\n  fcw {} fsw {} ftw {}",
