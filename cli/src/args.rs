@@ -1,0 +1,335 @@
+//! The command line as said: what each flag is called, takes and means (cli-and-config
+//! sections 1 and 2). What it amounts to is worked out in `plan`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use provium_lab::units;
+
+/// Boots real Linux kernels in microVMs inside this process and runs Lua tests against them.
+#[derive(Debug, Parser)]
+#[command(
+    name = "provium",
+    version,
+    args_conflicts_with_subcommands = true,
+    after_help = HELP_EXAMPLES,
+    max_term_width = 100
+)]
+pub struct Cli {
+    /// What to do; without it, PATHS are run.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// The flags of a run.
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+const HELP_EXAMPLES: &str = "\
+Examples:
+  provium examples               run every *.test.lua under examples/
+  provium run -v a.test.lua      run one file and show every test
+  provium --filter net --json    run files whose path contains `net`, results as JSON lines
+  provium doctor                 say which CPU backend is used and whether profiles are usable
+  provium console minimal        boot the default guest and talk to its console
+
+A first test, hello.test.lua:
+  local vm = provium:vm(\"a\", \"minimal\"):boot()
+  test(\"the kernel says its name\", function(t)
+    t:assert_eq(vm:run(\"uname -s\").stdout, \"Linux\\n\")
+  end)
+
+Exit codes: 0 all passed or skipped; 1 something failed; 2 usage, configuration or internal error.";
+
+/// The subcommands (R-001..R-010).
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run test files (*.test.lua); the same as `provium [PATHS]`
+    Run(RunArgs),
+    /// Print the test files that a run would take, one per line; boots nothing
+    List(ListArgs),
+    /// Check the machine and the profiles, and say which CPU backend would be used
+    #[command(visible_alias = "preflight")]
+    Doctor(CommonArgs),
+    /// Boot a profile and tie this terminal to its serial console; Ctrl-A X quits
+    Console(ConsoleArgs),
+    /// Boot a profile and read Lua from a prompt, with `vm` being the machine
+    Repl(ReplArgs),
+    /// Run the `build` command of a profile, or of all profiles that have one
+    Prepare(PrepareArgs),
+    /// Print the version
+    Version,
+}
+
+/// Which CPU runs the guests (R-021).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Vmm {
+    /// KVM where it really executes guest code (at least 50 million instructions a second in a
+    /// short probe), the software CPU elsewhere
+    Auto,
+    /// Hardware virtualisation through /dev/kvm
+    Kvm,
+    /// Provium's own x86-64 CPU; works everywhere
+    Soft,
+}
+
+/// Flags that every command takes.
+#[derive(Debug, Clone, Args)]
+pub struct CommonArgs {
+    /// Configuration file; without it provium.toml is searched upward from here
+    #[arg(long, value_name = "PATH", help_heading = "Guests")]
+    pub config: Option<PathBuf>,
+    /// CPU that runs the guests
+    #[arg(
+        long,
+        value_enum,
+        default_value = "auto",
+        env = "PROVIUM_VMM",
+        help_heading = "Guests"
+    )]
+    pub vmm: Vmm,
+    /// Kernel image of the profile `minimal` (or of --profile); `host` takes this machine's
+    #[arg(
+        long,
+        value_name = "PATH|host",
+        env = "PROVIUM_KERNEL",
+        help_heading = "Guests"
+    )]
+    pub kernel: Option<PathBuf>,
+    /// Initramfs of the profile `minimal` (or of --profile)
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "PROVIUM_INITRD",
+        help_heading = "Guests"
+    )]
+    pub initrd: Option<PathBuf>,
+    /// Profile whose kernel and initramfs --kernel and --initrd replace
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "minimal",
+        help_heading = "Guests"
+    )]
+    pub profile: String,
+}
+
+/// Flags that select files (R-013..R-016).
+#[derive(Debug, Clone, Args)]
+pub struct SelectArgs {
+    /// Files and directories; default: the configured roots, else the current directory
+    #[arg(value_name = "PATHS")]
+    pub paths: Vec<PathBuf>,
+    /// Only files whose path (relative to its root) contains STR
+    #[arg(long, value_name = "STR", help_heading = "Selection")]
+    pub filter: Option<String>,
+    /// Only files newer than PATH
+    #[arg(long, value_name = "PATH", help_heading = "Selection")]
+    pub since: Option<PathBuf>,
+    /// Only files that failed in the last failing run
+    #[arg(long, help_heading = "Selection")]
+    pub rerun_failed: bool,
+    /// Only slice I of N of the files
+    #[arg(long, value_name = "I/N", value_parser = parse_shard, help_heading = "Selection")]
+    pub shard: Option<(usize, usize)>,
+}
+
+/// The flags of `provium run` (section 2).
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// Which files.
+    #[command(flatten)]
+    pub select: SelectArgs,
+    /// Which guests.
+    #[command(flatten)]
+    pub common: CommonArgs,
+    /// Also run tests marked slow
+    #[arg(long, help_heading = "Selection")]
+    pub include_slow: bool,
+    /// Only tests with tag T (repeatable)
+    #[arg(long, value_name = "T", help_heading = "Selection")]
+    pub tag: Vec<String>,
+    /// No tests with tag T (repeatable; wins over --tag)
+    #[arg(long, value_name = "T", help_heading = "Selection")]
+    pub no_tag: Vec<String>,
+    /// Only tests whose meta K is, or holds, the string V (repeatable)
+    #[arg(long, value_name = "K=V", help_heading = "Selection")]
+    pub tag_meta: Vec<String>,
+    /// No tests whose meta K is, or holds, the string V (repeatable; wins over --tag-meta)
+    #[arg(long, value_name = "K=V", help_heading = "Selection")]
+    pub no_tag_meta: Vec<String>,
+    /// Most files in flight; default: the number of CPUs, at least 2
+    #[arg(short, long, value_name = "N", help_heading = "Running")]
+    pub jobs: Option<usize>,
+    /// Deadline of each file: seconds, or a number with ms, s, m or h; 0 = none
+    #[arg(long, value_name = "DUR", default_value = "300s", value_parser = parse_timeout, help_heading = "Running")]
+    pub timeout: FileTimeout,
+    /// Start no new file after the first failed one
+    #[arg(long, help_heading = "Running")]
+    pub fail_fast: bool,
+    /// Do not check kernels and initramfs files before running
+    #[arg(long, help_heading = "Running")]
+    pub no_preflight: bool,
+    /// Do not run the profiles' `build` commands
+    #[arg(long, help_heading = "Running")]
+    pub no_build: bool,
+    /// Show every test, its log, and the CPU backend
+    #[arg(short, long, conflicts_with = "quiet", help_heading = "Output")]
+    pub verbose: bool,
+    /// Show only failures and the summary
+    #[arg(short, long, help_heading = "Output")]
+    pub quiet: bool,
+    /// One JSON object per file on stdout; everything else goes to stderr
+    #[arg(long, conflicts_with = "events_stdout", help_heading = "Output")]
+    pub json: bool,
+    /// Save the event stream (MessagePack frames) to PATH
+    #[arg(long, value_name = "PATH", help_heading = "Output")]
+    pub save_events: Option<PathBuf>,
+    /// Write the event stream to stdout; everything else goes to stderr
+    #[arg(long, help_heading = "Output")]
+    pub events_stdout: bool,
+}
+
+/// The flags of `provium list` (R-007).
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Which files.
+    #[command(flatten)]
+    pub select: SelectArgs,
+    /// List fixture files (*.fixture.lua) instead
+    #[arg(long)]
+    pub fixtures: bool,
+    /// Configuration file; without it provium.toml is searched upward from here
+    #[arg(long, value_name = "PATH")]
+    pub config: Option<PathBuf>,
+}
+
+/// The flags of `provium console` (R-005).
+#[derive(Debug, Args)]
+pub struct ConsoleArgs {
+    /// The profile to boot
+    #[arg(value_name = "PROFILE")]
+    pub target: String,
+    /// Memory of the machine
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub mem: Option<u64>,
+    /// Number of CPUs
+    #[arg(long, value_name = "N")]
+    pub cpus: Option<u32>,
+    /// Kernel command line, replacing the profile's
+    #[arg(long, value_name = "TEXT")]
+    pub cmdline: Option<String>,
+    /// Put the guest agent in
+    #[arg(long)]
+    pub agent: bool,
+    /// Which guests.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+/// The flags of `provium repl` (R-004).
+#[derive(Debug, Args)]
+pub struct ReplArgs {
+    /// The profile to boot
+    #[arg(value_name = "PROFILE")]
+    pub target: String,
+    /// Name of the machine
+    #[arg(long, value_name = "N", default_value = "repl")]
+    pub name: String,
+    /// Which guests.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+/// The flags of `provium prepare` (R-003).
+#[derive(Debug, Args)]
+pub struct PrepareArgs {
+    /// The profile to build; default: all that have a `build` command
+    #[arg(value_name = "PROFILE")]
+    pub target: Option<String>,
+    /// Configuration file; without it provium.toml is searched upward from here
+    #[arg(long, value_name = "PATH")]
+    pub config: Option<PathBuf>,
+}
+
+/// The deadline of a file, or none (R-029).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileTimeout(pub Option<Duration>);
+
+fn parse_timeout(text: &str) -> Result<FileTimeout, units::UnitError> {
+    let limit = units::parse_duration(text)?;
+    Ok(FileTimeout((!limit.is_zero()).then_some(limit)))
+}
+
+fn parse_size(text: &str) -> Result<u64, units::UnitError> {
+    units::parse_size(text)
+}
+
+/// `I/N`, 1-based (R-014).
+fn parse_shard(text: &str) -> Result<(usize, usize), String> {
+    let malformed = || format!("expected I/N with I from 1 to N, got `{text}`");
+    let (index, total) = text.split_once('/').ok_or_else(malformed)?;
+    let index: usize = index.parse().map_err(|_| malformed())?;
+    let total: usize = total.parse().map_err(|_| malformed())?;
+    if index == 0 || index > total {
+        return Err(malformed());
+    }
+    Ok((index, total))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once("provium").chain(line.split_whitespace()))
+    }
+
+    #[test]
+    fn the_table_of_flags_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn r001_bare_paths_are_a_run() {
+        let cli = parse("examples -v --filter net").unwrap();
+        assert!(cli.command.is_none() && cli.run.verbose);
+        assert_eq!(cli.run.select.paths, [PathBuf::from("examples")]);
+        let cli = parse("run list").unwrap();
+        let Some(Command::Run(run)) = cli.command else {
+            panic!("not a run")
+        };
+        assert_eq!(run.select.paths, [PathBuf::from("list")]);
+    }
+
+    #[test]
+    fn r029_the_timeout_is_a_duration_and_zero_means_none() {
+        assert_eq!(
+            parse("").unwrap().run.timeout.0,
+            Some(Duration::from_secs(300))
+        );
+        assert_eq!(
+            parse("--timeout 5").unwrap().run.timeout.0,
+            Some(Duration::from_secs(5))
+        );
+        assert_eq!(parse("--timeout 0").unwrap().run.timeout.0, None);
+        let error = parse("--timeout 5x").unwrap_err().to_string();
+        assert!(error.contains("bad timeout string \"5x\""), "{error}");
+    }
+
+    #[test]
+    fn r031_r032_exclusive_flags_are_refused() {
+        assert!(parse("-v -q").is_err());
+        assert!(parse("--json --events-stdout").is_err());
+    }
+
+    #[test]
+    fn r014_shards_are_one_based() {
+        assert_eq!(parse("--shard 2/3").unwrap().run.select.shard, Some((2, 3)));
+        for bad in ["0/3", "4/3", "x", "1/0"] {
+            assert!(parse(&format!("--shard {bad}")).is_err(), "{bad}");
+        }
+    }
+}

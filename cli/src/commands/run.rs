@@ -1,0 +1,155 @@
+//! `provium run`: the arguments as meant, the run, its exit code.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use provium_lua::{Filter, MetaMatch, Setup};
+
+use crate::args::RunArgs;
+use crate::builds;
+use crate::discover::{Kind, display_path};
+use crate::exit::Exit;
+use crate::preflight;
+use crate::problem::Problem;
+use crate::report::{EventWriter, Json, Progress, Reporters, Screen, Stream, Text, Verbosity};
+use crate::scheduler::{self, Wire, Work};
+use crate::select::{select, write_rerun};
+use crate::session::{Session, backend_line, choose_backend, rerun_state};
+use crate::signals;
+use crate::sink::NewsSink;
+
+/// Runs the files that the arguments mean.
+pub fn run(args: &RunArgs) -> Result<Exit, Problem> {
+    let session = Session::with_guests(&args.common)?;
+    let filter = filter(args)?;
+    let selection = select(&session, &args.select, Kind::Test)?;
+    if let Some(notice) = &selection.notice {
+        eprintln!("provium: {notice}");
+    }
+    if selection.files.is_empty() {
+        return nothing_to_run(&session, args, selection.discovered);
+    }
+    let mut reporters = reporters(args)?;
+    if !args.no_build {
+        session
+            .config
+            .profiles
+            .values()
+            .try_for_each(builds::build)?;
+    }
+    signals::install();
+    let files = selection.files;
+    let jobs = args.jobs.unwrap_or_else(default_jobs);
+    let wire = Wire::new();
+    let sink = Arc::new(NewsSink::new(wire.sender()));
+    let choice = choose_backend(args.common.vmm)?;
+    if args.verbose || choice.fell_back {
+        eprintln!("{}", backend_line(&choice));
+    }
+    if !args.no_preflight {
+        preflight::check(&session, &files)?;
+    }
+    let bases = session.bases.clone();
+    let state = rerun_state(&session.places);
+    let setup = Arc::new(Setup {
+        harness: session.harness(&choice, Arc::clone(&sink) as _, sink),
+        display: Box::new(move |path: &Path| display_path(path, &bases)),
+        stdout_is_data: args.json || args.events_stdout,
+    });
+    let (timeout, fail_fast) = (args.timeout.0, args.fail_fast);
+    let work = Work {
+        files,
+        jobs,
+        filter,
+        timeout,
+        fail_fast,
+        setup,
+        wire,
+    };
+    let ending = scheduler::run(work, &mut reporters);
+    write_rerun(&state, &ending.failed)?;
+    Ok(match () {
+        () if ending.interrupted => Exit::Error,
+        () if ending.failed.is_empty() => Exit::Success,
+        () => Exit::Failed,
+    })
+}
+
+/// Nothing found is a mistake, nothing left is a choice.
+fn nothing_to_run(session: &Session, args: &RunArgs, discovered: usize) -> Result<Exit, Problem> {
+    if discovered > 0 {
+        eprintln!("provium: none of the {discovered} file(s) found is selected");
+        return Ok(Exit::Success);
+    }
+    let shown = |paths: &[std::path::PathBuf]| {
+        let paths: Vec<String> = paths
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
+        paths.join(", ")
+    };
+    let places = match (
+        args.select.paths.is_empty(),
+        session.config.roots.is_empty(),
+    ) {
+        (false, _) => shown(&args.select.paths),
+        (true, false) => shown(&session.config.roots),
+        (true, true) => "the current directory".to_owned(),
+    };
+    Err(Problem::Usage(format!("no *.test.lua file in {places}")))
+}
+
+/// The flags that select tests.
+fn filter(args: &RunArgs) -> Result<Filter, Problem> {
+    let rules = |flag: &str, texts: &[String]| {
+        let parse = |text: &String| {
+            MetaMatch::parse(text)
+                .ok_or_else(|| Problem::Usage(format!("{flag}: expected KEY=VALUE, got `{text}`")))
+        };
+        texts.iter().map(parse).collect::<Result<Vec<_>, _>>()
+    };
+    Ok(Filter {
+        include_slow: args.include_slow,
+        tags: args.tag.clone(),
+        no_tags: args.no_tag.clone(),
+        tag_meta: rules("--tag-meta", &args.tag_meta)?,
+        no_tag_meta: rules("--no-tag-meta", &args.no_tag_meta)?,
+    })
+}
+
+/// Who hears the news, by the flags of section 2.
+fn reporters(args: &RunArgs) -> Result<Reporters, Problem> {
+    let mut reporters = Reporters::default();
+    let data = args.json || args.events_stdout;
+    let screen = Screen::new(if data { Stream::Stderr } else { Stream::Stdout });
+    let verbosity = match (args.quiet, args.verbose) {
+        (true, _) => Verbosity::Quiet,
+        (_, true) => Verbosity::Verbose,
+        _ => Verbosity::Normal,
+    };
+    if let Some(path) = &args.save_events {
+        let file = File::create(path).map_err(Problem::file("write", path))?;
+        reporters.add(EventWriter::new(
+            format!("event file {}", path.display()),
+            file,
+        ));
+    }
+    if args.events_stdout {
+        reporters.add(EventWriter::new("event stream on stdout", io::stdout()));
+    }
+    if args.json {
+        reporters.add(Json::new(io::stdout()));
+    }
+    if screen.is_live() {
+        reporters.add(Progress::new(screen.clone()));
+    }
+    reporters.add(Text::new(screen, verbosity));
+    Ok(reporters)
+}
+
+/// The number of CPUs of this machine, at least 2.
+fn default_jobs() -> usize {
+    std::thread::available_parallelism().map_or(2, |cpus| cpus.get().max(2))
+}

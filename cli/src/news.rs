@@ -1,0 +1,228 @@
+//! What a run tells: the one kind of event between those who run files and those who report.
+//!
+//! Runners send [`News`], reporters hear it, and neither knows the other. News is richer than
+//! the event stream of the specification: [`Stamped::wire`] gives the part of it that goes into
+//! event files and sockets (events-and-protocol section 2).
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use provium_lua::{FileReport, FileStatus, Outcome, TestEnd};
+use provium_protocol::event;
+use provium_protocol::{Amount, Event, EventKind, Meta};
+
+/// Something that happened in a run.
+#[derive(Debug, Clone)]
+pub enum News {
+    /// A file was selected.
+    Discovered {
+        /// Its display path.
+        path: String,
+    },
+    /// A file starts.
+    Dispatched {
+        /// Its display path.
+        path: String,
+        /// What is reserved for it.
+        reservation: Amount,
+    },
+    /// A test starts.
+    TestStarted {
+        /// Display path of its file.
+        path: String,
+        /// Its name.
+        name: String,
+        /// Its meta table.
+        meta: Meta,
+    },
+    /// A test ended.
+    TestEnded {
+        /// Display path of its file.
+        path: String,
+        /// How.
+        end: TestEnd,
+    },
+    /// A file ended; all it has to say is in here.
+    Completed(FileResult),
+    /// Something of a lab: VMs, claims, fixtures.
+    Lab(EventKind),
+    /// A file is in a phase that takes long: what it is.
+    Phase {
+        /// Display path, or nothing when it concerns the whole run.
+        path: Option<String>,
+        /// What is going on, `booting vm a`.
+        text: String,
+    },
+    /// A file printed something.
+    Printed {
+        /// What.
+        bytes: Vec<u8>,
+    },
+    /// Something a user should know, for stderr.
+    Note {
+        /// What.
+        text: String,
+    },
+    /// No more files will start and none is running.
+    Ended {
+        /// How long the run took.
+        elapsed: Duration,
+    },
+}
+
+/// The whole result of a file.
+#[derive(Debug, Clone)]
+pub struct FileResult {
+    /// Display path.
+    pub path: String,
+    /// The path as it works from the current directory, for the command that runs it again.
+    pub again: PathBuf,
+    /// Status and chunk error.
+    pub report: FileReport,
+    /// All its tests in order.
+    pub tests: Vec<TestEnd>,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+/// How many tests ended which way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Passed tests.
+    pub passed: usize,
+    /// Failed tests.
+    pub failed: usize,
+    /// Skipped tests.
+    pub skipped: usize,
+}
+
+impl Counts {
+    /// Adds another count.
+    pub fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+}
+
+impl FileResult {
+    /// Counts the tests.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for test in &self.tests {
+            match test.outcome {
+                Outcome::Passed => counts.passed += 1,
+                Outcome::Failed(_) => counts.failed += 1,
+                Outcome::Skipped(_) => counts.skipped += 1,
+            }
+        }
+        counts
+    }
+
+    /// True unless the file failed, timed out or crashed.
+    #[must_use]
+    pub fn passed(&self) -> bool {
+        self.report.status == FileStatus::Passed
+    }
+}
+
+/// News with the time at which it happened.
+#[derive(Debug, Clone)]
+pub struct Stamped {
+    /// Nanoseconds since the epoch, never decreasing within a run.
+    pub ts: i64,
+    /// What happened.
+    pub news: News,
+}
+
+impl Stamped {
+    /// The event of the specification, for news that has one.
+    #[must_use]
+    pub fn wire(&self) -> Option<Event> {
+        let kind: EventKind = match &self.news {
+            News::Discovered { path } => event::FileDiscovered {
+                path: path.clone(),
+                fixture_refs: Vec::new(),
+                declared_claim: None,
+            }
+            .into(),
+            News::Dispatched { path, reservation } => event::FileDispatched {
+                path: path.clone(),
+                reservation: *reservation,
+            }
+            .into(),
+            News::TestStarted { path, name, meta } => event::TestStarted {
+                path: path.clone(),
+                name: name.clone(),
+                meta: meta.clone(),
+            }
+            .into(),
+            News::TestEnded { path, end } => test_event(path.clone(), end),
+            News::Completed(result) => event::FileCompleted {
+                path: result.path.clone(),
+                status: status(result.report.status),
+                duration_ns: nanos(result.duration),
+            }
+            .into(),
+            News::Lab(kind) => kind.clone(),
+            News::Phase { .. } | News::Printed { .. } | News::Note { .. } | News::Ended { .. } => {
+                return None;
+            }
+        };
+        Some(Event { ts: self.ts, kind })
+    }
+}
+
+fn test_event(path: String, end: &TestEnd) -> EventKind {
+    let (name, meta) = (end.name.clone(), end.meta.clone());
+    let duration_ns = nanos(end.duration);
+    let log = (!end.log.is_empty()).then(|| end.log.clone());
+    match &end.outcome {
+        Outcome::Passed => event::TestPassed {
+            path,
+            name,
+            duration_ns,
+            meta,
+            log,
+        }
+        .into(),
+        Outcome::Failed(failure) => {
+            let consoles = failure.consoles.iter();
+            let excerpt: Vec<String> = consoles
+                .map(|tail| format!("--- {} ---\n{}", tail.vm, tail.text))
+                .collect();
+            event::TestFailed {
+                path,
+                name,
+                duration_ns,
+                reason: failure.message.clone(),
+                console_excerpt: excerpt.join("\n"),
+                meta,
+                log,
+            }
+            .into()
+        }
+        Outcome::Skipped(reason) => event::TestSkipped {
+            path,
+            name,
+            reason: reason.clone(),
+            meta,
+            log,
+        }
+        .into(),
+    }
+}
+
+fn status(status: FileStatus) -> event::FileStatus {
+    match status {
+        FileStatus::Passed => event::FileStatus::Passed,
+        FileStatus::Failed => event::FileStatus::Failed,
+        FileStatus::TimedOut => event::FileStatus::TimedOut,
+        FileStatus::Crashed => event::FileStatus::Crashed,
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

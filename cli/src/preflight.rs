@@ -1,0 +1,142 @@
+//! Checks before anything runs: can the profiles be booted? (cli-and-config R-065)
+//!
+//! Profiles that a selected file names literally must be usable; what is wrong with others is a
+//! warning. The default guest is prepared here, before any file's deadline starts to run.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+
+use provium_lab::config::{GuestFile, Profile};
+use provium_lab::guest::{Guests, StderrProgress};
+use provium_vmm::boot::KernelImage;
+
+use crate::discover::TestFile;
+use crate::problem::Problem;
+use crate::session::Session;
+
+/// Checks the profiles of a run and prepares the guests that it needs.
+pub fn check(session: &Session, files: &[TestFile]) -> Result<(), Problem> {
+    let sources: Vec<Vec<u8>> = files
+        .iter()
+        .map(|file| std::fs::read(&file.path).unwrap_or_default())
+        .collect();
+    let guests = session.guests(Arc::new(StderrProgress::default()));
+    let mut problems = Vec::new();
+    for profile in session.config.profiles.values() {
+        let needed = sources.iter().any(|source| names(source, &profile.name));
+        for problem in problems_of(profile, &guests, needed) {
+            if needed {
+                problems.push(problem);
+            } else {
+                eprintln!("provium: warning: {problem}");
+            }
+        }
+    }
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(Problem::Preflight(problems))
+    }
+}
+
+/// True when the source holds the name as a string literal.
+fn names(source: &[u8], name: &str) -> bool {
+    ['"', '\''].iter().any(|quote| {
+        let literal = format!("{quote}{name}{quote}");
+        source
+            .windows(literal.len())
+            .any(|window| window == literal.as_bytes())
+    })
+}
+
+/// Why the profile cannot be booted, a line per reason. `prepare` allows the default guest to be
+/// built; otherwise it is left alone.
+pub fn problems_of(profile: &Profile, guests: &Guests, prepare: bool) -> Vec<String> {
+    let name = &profile.name;
+    let line = |field: &str, problem: String, remedy: &str| {
+        format!("profile {name}: {field}: {problem}; {remedy}")
+    };
+    let mut problems = Vec::new();
+    match file_of(&profile.kernel, prepare, || {
+        guests.kernel(&profile.kernel).map_err(text)
+    }) {
+        Ok(Some(path)) => {
+            if let Err(problem) = KernelImage::open(&path) {
+                problems.push(line(
+                    "kernel",
+                    text(problem),
+                    "set it in provium.toml or pass --kernel",
+                ));
+            }
+        }
+        Ok(None) => {}
+        // The default guest's error says what to do.
+        Err(problem) => return vec![format!("profile {name}: {problem}")],
+    }
+    if let Some(initrd) = &profile.initrd {
+        match file_of(initrd, prepare, || guests.initrd(initrd).map_err(text)) {
+            Ok(Some(path)) => {
+                if let Err(problem) = readable(&path) {
+                    let remedy = "set it in provium.toml or pass --initrd";
+                    problems.push(line("initrd", problem, remedy));
+                }
+            }
+            Ok(None) => {}
+            Err(problem) => problems.push(format!("profile {name}: {problem}")),
+        }
+    }
+    if let Some(rootfs) = &profile.rootfs
+        && let Err(problem) = readable(rootfs)
+    {
+        problems.push(line("rootfs", problem, "set it in provium.toml"));
+    }
+    problems
+}
+
+/// The path of a guest file; nothing when it would have to be prepared first.
+fn file_of(
+    file: &GuestFile,
+    prepare: bool,
+    path: impl FnOnce() -> Result<std::path::PathBuf, String>,
+) -> Result<Option<std::path::PathBuf>, String> {
+    match file {
+        GuestFile::Path(path) => Ok(Some(path.clone())),
+        _ if prepare => path().map(Some),
+        _ => Ok(None),
+    }
+}
+
+fn readable(path: &Path) -> Result<(), String> {
+    let mut byte = [0];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut byte));
+    read.map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// An error with its causes.
+fn text(error: impl std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r065_a_profile_is_named_by_a_literal() {
+        assert!(names(b"provium:vm('a', \"minimal\")", "minimal"));
+        assert!(names(b"provium:vm('a', 'minimal')", "minimal"));
+        assert!(!names(b"-- minimal", "minimal"));
+    }
+}

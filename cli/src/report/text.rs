@@ -1,0 +1,407 @@
+//! The text output (cli-and-config R-053..R-056): per file a line, under it what failed and why.
+
+use std::fmt::Write as _;
+use std::io;
+
+use provium_lua::{ConsoleTail, Failure, FileStatus, Outcome, TestEnd};
+
+use super::{Reporter, Screen};
+use crate::news::{Counts, FileResult, News, Stamped};
+
+/// How much the text says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verbosity {
+    /// Failures and the summary.
+    Quiet,
+    /// Every file.
+    Normal,
+    /// Every test.
+    Verbose,
+}
+
+/// Console lines shown per VM of a failed test.
+const CONSOLE_LINES: usize = 20;
+
+/// Values longer than this are shown on lines of their own.
+const SHORT_VALUE: usize = 40;
+
+/// Prints files as they end, and the summary.
+pub struct Text {
+    screen: Screen,
+    verbosity: Verbosity,
+    files: usize,
+    counts: Counts,
+}
+
+impl Text {
+    /// A text report on `screen`.
+    #[must_use]
+    pub fn new(screen: Screen, verbosity: Verbosity) -> Self {
+        Self {
+            screen,
+            verbosity,
+            files: 0,
+            counts: Counts::default(),
+        }
+    }
+}
+
+impl Reporter for Text {
+    fn name(&self) -> &str {
+        "text output"
+    }
+
+    fn hear(&mut self, stamped: &Stamped) -> io::Result<()> {
+        match &stamped.news {
+            News::Completed(result) => {
+                self.files += 1;
+                self.counts.add(result.counts());
+                let block = file_block(result, self.verbosity, self.screen.colours());
+                if block.is_empty() {
+                    Ok(())
+                } else {
+                    self.screen.write(block.as_bytes())
+                }
+            }
+            News::Printed { bytes } => self.screen.write(bytes),
+            News::Note { text } => self.screen.note(text),
+            News::Ended { elapsed } => {
+                let line = summary(self.files, self.counts, elapsed.as_secs_f64());
+                self.screen.write(line.as_bytes())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The last lines of the report (R-054).
+fn summary(files: usize, counts: Counts, seconds: f64) -> String {
+    let Counts {
+        passed,
+        failed,
+        skipped,
+    } = counts;
+    format!(
+        "\n{files} file(s); {passed} passed, {failed} failed, {skipped} skipped; {seconds:.2}s\n"
+    )
+}
+
+/// Everything that is said about one file; empty when there is nothing to say.
+fn file_block(result: &FileResult, verbosity: Verbosity, colours: bool) -> String {
+    if verbosity == Verbosity::Quiet && result.passed() {
+        return String::new();
+    }
+    let paint = Paint { colours };
+    let Counts {
+        passed,
+        failed,
+        skipped,
+    } = result.counts();
+    let status = match result.report.status {
+        FileStatus::Passed => paint.green("PASS"),
+        FileStatus::Failed | FileStatus::Crashed => paint.red("FAIL"),
+        FileStatus::TimedOut => paint.red("TIME"),
+    };
+    let path = &result.path;
+    let mut out =
+        format!("{status} {path} ({passed} passed, {failed} failed, {skipped} skipped)\n");
+    for test in &result.tests {
+        test_lines(&mut out, test, verbosity, &paint);
+    }
+    if let Some(failure) = &result.report.chunk_error {
+        indented(&mut out, 4, &failure.message);
+        details(&mut out, 4, failure, &paint);
+        consoles(&mut out, 4, failure, &paint);
+    }
+    if !result.passed() {
+        let _ = writeln!(
+            out,
+            "    run it again: provium run {}",
+            result.again.display()
+        );
+    }
+    out
+}
+
+fn test_lines(out: &mut String, test: &TestEnd, verbosity: Verbosity, paint: &Paint) {
+    let name = one_line(&test.name);
+    match &test.outcome {
+        Outcome::Failed(failure) => {
+            let _ = writeln!(out, "    {} {name}", paint.red("FAIL"));
+            indented(out, 8, &failure.message);
+            details(out, 8, failure, paint);
+            log_lines(out, test);
+            consoles(out, 8, failure, paint);
+            return;
+        }
+        _ if verbosity != Verbosity::Verbose => return,
+        Outcome::Passed => {
+            let _ = writeln!(out, "    {} {name}", paint.green("PASS"));
+        }
+        Outcome::Skipped(reason) => {
+            let _ = writeln!(
+                out,
+                "    {} {name} ({})",
+                paint.yellow("SKIP"),
+                one_line(reason)
+            );
+        }
+    }
+    log_lines(out, test);
+}
+
+fn log_lines(out: &mut String, test: &TestEnd) {
+    for line in &test.log {
+        indented(out, 8, &format!("log: {line}"));
+    }
+}
+
+/// What helps to understand a failure: the code, the values, the way there.
+fn details(out: &mut String, indent: usize, failure: &Failure, paint: &Paint) {
+    if let Some((code, line)) = failure.source_line.as_ref().zip(failure.line) {
+        indented(
+            out,
+            indent,
+            &paint.dim(&format!("{line:>5} | {}", code.trim_end())),
+        );
+    }
+    if let Some((left, right)) = &failure.values
+        && (left.len() > SHORT_VALUE || right.len() > SHORT_VALUE)
+    {
+        indented(out, indent, &format!(" left: {left}\nright: {right}"));
+        if let Some(at) = first_difference(left, right) {
+            indented(
+                out,
+                indent,
+                &format!("       {}^ first difference", " ".repeat(at)),
+            );
+        }
+    }
+    for place in failure.trace.iter().skip(1) {
+        indented(out, indent, &paint.dim(&format!("called from {place}")));
+    }
+}
+
+fn consoles(out: &mut String, indent: usize, failure: &Failure, paint: &Paint) {
+    let shown_already = failure.message.contains("--- console (last lines) ---");
+    for tail in &failure.consoles {
+        console(out, indent, tail, shown_already, paint);
+    }
+}
+
+/// Column of the first character in which two literals differ, if it is near enough to point at.
+fn first_difference(left: &str, right: &str) -> Option<usize> {
+    let same = left
+        .chars()
+        .zip(right.chars())
+        .take_while(|(a, b)| a == b)
+        .count();
+    (same < 80).then_some(same)
+}
+
+fn console(
+    out: &mut String,
+    indent: usize,
+    tail: &ConsoleTail,
+    failure_shows_console: bool,
+    paint: &Paint,
+) {
+    for note in &tail.notes {
+        indented(out, indent, &paint.red(&format!("vm {}: {note}", tail.vm)));
+    }
+    let lines: Vec<&str> = tail.text.lines().map(str::trim_end).collect();
+    let shown = &lines[lines.len().saturating_sub(CONSOLE_LINES)..];
+    if shown.is_empty() {
+        return;
+    }
+    // The error of a guest that died or did not boot quotes the console already.
+    if failure_shows_console {
+        return;
+    }
+    let count = shown.len();
+    indented(
+        out,
+        indent,
+        &format!("--- console of vm {} (last {count} lines) ---", tail.vm),
+    );
+    for line in shown {
+        let line = printable(line);
+        let panic = line.contains("Kernel panic");
+        indented(out, indent, &if panic { paint.red(&line) } else { line });
+    }
+}
+
+/// Console bytes may hold terminal control sequences, which must not act on this terminal.
+fn printable(line: &str) -> String {
+    line.chars()
+        .map(|c| {
+            if c.is_control() && c != '\t' {
+                '\u{fffd}'
+            } else {
+                c
+            }
+        })
+        .collect()
+}
+
+fn one_line(text: &str) -> String {
+    text.replace('\n', "\\n")
+}
+
+/// Appends `text`, every line indented.
+fn indented(out: &mut String, indent: usize, text: &str) {
+    for line in text.lines() {
+        let _ = writeln!(out, "{:indent$}{line}", "");
+    }
+}
+
+/// Colours, or none.
+struct Paint {
+    colours: bool,
+}
+
+impl Paint {
+    fn wrap(&self, code: &str, text: &str) -> String {
+        if self.colours {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
+    }
+
+    fn red(&self, text: &str) -> String {
+        self.wrap("31", text)
+    }
+
+    fn green(&self, text: &str) -> String {
+        self.wrap("32", text)
+    }
+
+    fn yellow(&self, text: &str) -> String {
+        self.wrap("33", text)
+    }
+
+    fn dim(&self, text: &str) -> String {
+        self.wrap("2", text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use provium_lua::FileReport;
+
+    use super::*;
+
+    fn test(name: &str, outcome: Outcome) -> TestEnd {
+        TestEnd {
+            name: name.into(),
+            meta: provium_protocol::Meta::new(),
+            outcome,
+            duration: Duration::ZERO,
+            log: vec!["first".into()],
+        }
+    }
+
+    fn sample() -> FileResult {
+        let failure = Failure {
+            message: "t/a.test.lua:3: name: A ~= B".into(),
+            file: Some("t/a.test.lua".into()),
+            line: Some(3),
+            source_line: Some("  t:assert_eq(a, b, \"name\")".into()),
+            values: Some(("\"A\"".into(), "\"B\"".into())),
+            trace: vec!["t/a.test.lua:3".into(), "t/a.test.lua:9 in helper".into()],
+            consoles: vec![ConsoleTail {
+                vm: "a".into(),
+                text: "one\r\nKernel panic - not syncing: x\x1b[2J\n".into(),
+                notes: vec!["state is dead".into()],
+            }],
+        };
+        FileResult {
+            path: "t/a.test.lua".into(),
+            again: "t/a.test.lua".into(),
+            report: FileReport {
+                status: FileStatus::Failed,
+                chunk_error: None,
+            },
+            tests: vec![
+                test("good", Outcome::Passed),
+                test("bad", Outcome::Failed(Box::new(failure))),
+                test("later", Outcome::Skipped("todo".into())),
+            ],
+            duration: Duration::from_secs(1),
+        }
+    }
+
+    #[test]
+    fn r053_a_failed_file_says_what_and_why() {
+        let expected = "\
+FAIL t/a.test.lua (1 passed, 1 failed, 1 skipped)
+    FAIL bad
+        t/a.test.lua:3: name: A ~= B
+            3 |   t:assert_eq(a, b, \"name\")
+        called from t/a.test.lua:9 in helper
+        log: first
+        vm a: state is dead
+        --- console of vm a (last 2 lines) ---
+        one
+        Kernel panic - not syncing: x\u{fffd}[2J
+    run it again: provium run t/a.test.lua
+";
+        assert_eq!(file_block(&sample(), Verbosity::Normal, false), expected);
+        assert_eq!(file_block(&sample(), Verbosity::Quiet, false), expected);
+    }
+
+    #[test]
+    fn r055_verbose_shows_every_test() {
+        let block = file_block(&sample(), Verbosity::Verbose, false);
+        assert!(
+            block.contains("    PASS good\n        log: first\n"),
+            "{block}"
+        );
+        assert!(block.contains("    SKIP later (todo)\n"), "{block}");
+    }
+
+    #[test]
+    fn r056_quiet_says_nothing_about_what_passed() {
+        let mut result = sample();
+        result.report.status = FileStatus::Passed;
+        result.tests.remove(1);
+        assert_eq!(file_block(&result, Verbosity::Quiet, false), "");
+        let line = "PASS t/a.test.lua (1 passed, 0 failed, 1 skipped)\n";
+        assert_eq!(file_block(&result, Verbosity::Normal, false), line);
+    }
+
+    #[test]
+    fn long_values_get_lines_of_their_own() {
+        let failure = Failure {
+            values: Some((
+                format!("\"{}x\"", "a".repeat(40)),
+                format!("\"{}y\"", "a".repeat(40)),
+            )),
+            ..Failure::default()
+        };
+        let mut out = String::new();
+        details(&mut out, 0, &failure, &Paint { colours: false });
+        let column = out.lines().nth(2).unwrap().find('^').unwrap();
+        assert_eq!(
+            out.lines().next().unwrap().as_bytes()[column],
+            b'x',
+            "{out}"
+        );
+    }
+
+    #[test]
+    fn r054_the_summary_counts_everything() {
+        let counts = Counts {
+            passed: 2,
+            failed: 1,
+            skipped: 0,
+        };
+        assert_eq!(
+            summary(3, counts, 1.234),
+            "\n3 file(s); 2 passed, 1 failed, 0 skipped; 1.23s\n"
+        );
+    }
+}

@@ -1,0 +1,384 @@
+//! `provium run` seen from outside, with files that boot nothing: output, exit codes, selection
+//! (cli-and-config sections 1 to 5).
+
+mod support;
+
+use std::io::Read;
+use std::process::Stdio;
+use std::time::Duration;
+
+use support::Place;
+
+const GOOD: &str = "test('one', function() end)\ntest('two', {tags='x'}, function() end)\n";
+const BAD: &str =
+    "test('sum', function(t)\n  t:log('trying')\n  t:assert_eq(1 + 1, 3, 'sum')\nend)\n";
+
+#[test]
+fn r053_r054_r061_a_run_in_text() {
+    let place = Place::with(&[("a.test.lua", GOOD), ("sub/b.test.lua", BAD)]);
+    let ran = place.run("run -j 1").expect(1);
+    let expected = "\
+PASS a.test.lua (2 passed, 0 failed, 0 skipped)
+FAIL sub/b.test.lua (0 passed, 1 failed, 0 skipped)
+    FAIL sum
+        sub/b.test.lua:3: sum: 2 ~= 3
+            3 |   t:assert_eq(1 + 1, 3, 'sum')
+        log: trying
+    run it again: provium run sub/b.test.lua
+
+2 file(s); 2 passed, 1 failed, 0 skipped; TIME
+";
+    assert_eq!(ran.text(), expected);
+    place.run("a.test.lua").expect(0);
+}
+
+#[test]
+fn r055_r056_verbose_and_quiet() {
+    let place = Place::with(&[(
+        "a.test.lua",
+        "test('x', {skip='why'}, print) test('y', function() end)",
+    )]);
+    let ran = place.run("run -v").expect(0);
+    assert!(
+        ran.stdout
+            .contains("    SKIP x (skipped: why)\n    PASS y\n"),
+        "{}",
+        ran.stdout
+    );
+    assert!(ran.stderr.contains("vmm soft ("), "{}", ran.stderr);
+    let ran = place.run("run -q").expect(0);
+    assert_eq!(
+        ran.text(),
+        "\n1 file(s); 1 passed, 0 failed, 1 skipped; TIME\n"
+    );
+}
+
+#[test]
+fn r057_json_has_stdout_for_itself() {
+    let source = "print('noise') io.write('more noise\\n') test('x', function() end)";
+    let place = Place::with(&[("a.test.lua", source)]);
+    let ran = place.run("run --json").expect(0);
+    assert_eq!(
+        ran.stdout,
+        "{\"path\":\"a.test.lua\",\"timeout\":\"in_time\",\"passed\":true,\"chunk_error\":null,\
+         \"tests\":[{\"name\":\"x\",\"status\":\"passed\",\"message\":null,\"log\":[]}]}\n"
+    );
+    assert!(
+        ran.stderr.contains("noise") && ran.stderr.contains("more noise"),
+        "{}",
+        ran.stderr
+    );
+}
+
+#[test]
+fn r043_nothing_found_is_an_error_and_nothing_selected_is_none() {
+    let place = Place::with(&[("a.test.lua", GOOD)]);
+    let ran = place.run("run --filter nothing").expect(0);
+    assert!(
+        ran.stderr
+            .contains("none of the 1 file(s) found is selected"),
+        "{}",
+        ran.stderr
+    );
+    let empty = Place::with(&[]);
+    let ran = empty.run("run").expect(2);
+    assert!(
+        ran.stderr
+            .contains("no *.test.lua file in the current directory"),
+        "{}",
+        ran.stderr
+    );
+    let ran = empty.run("run missing").expect(2);
+    assert_eq!(ran.stderr, "provium: missing: no such file or directory\n");
+}
+
+#[test]
+fn r061_usage_errors_are_two() {
+    let place = Place::with(&[("a.test.lua", GOOD)]);
+    for line in [
+        "--nonsense",
+        "-v -q",
+        "--timeout x",
+        "--tag-meta novalue",
+        "--profile nosuch",
+    ] {
+        let ran = place.run(line).expect(2);
+        assert!(!ran.stderr.is_empty(), "{line}");
+    }
+}
+
+#[test]
+fn r029_the_file_deadline_stops_a_file_and_the_next_runs() {
+    let place = Place::with(&[
+        (
+            "a.test.lua",
+            "test('loop', function() while true do end end) test('after', print)",
+        ),
+        ("b.test.lua", GOOD),
+    ]);
+    let ran = place.run("run -j 1 -v --timeout 200ms").expect(1);
+    assert!(
+        ran.stdout
+            .starts_with("TIME a.test.lua (0 passed, 1 failed, 1 skipped)"),
+        "{}",
+        ran.stdout
+    );
+    assert!(
+        ran.stdout
+            .contains("a.test.lua:1: file timed out after 0.2s"),
+        "{}",
+        ran.stdout
+    );
+    assert!(
+        ran.stdout
+            .contains("SKIP after (not run: file timed out after 0.2s)"),
+        "{}",
+        ran.stdout
+    );
+    assert!(ran.stdout.contains("PASS b.test.lua"), "{}", ran.stdout);
+}
+
+#[test]
+fn r030_fail_fast_starts_no_new_file() {
+    let place = Place::with(&[("a.test.lua", BAD), ("b.test.lua", GOOD)]);
+    let ran = place.run("run -j 1 --fail-fast").expect(1);
+    assert!(
+        ran.text()
+            .ends_with("1 file(s); 0 passed, 1 failed, 0 skipped; TIME\n"),
+        "{}",
+        ran.stdout
+    );
+}
+
+#[test]
+fn r007_r013_r014_list_selects_without_running() {
+    let place = Place::with(&[
+        ("a.test.lua", "error()"),
+        ("b.test.lua", ""),
+        ("c/net.test.lua", ""),
+    ]);
+    assert_eq!(
+        place.run("list").expect(0).stdout,
+        "a.test.lua\nb.test.lua\nc/net.test.lua\n"
+    );
+    assert_eq!(
+        place.run("list --filter net").expect(0).stdout,
+        "c/net.test.lua\n"
+    );
+    assert_eq!(
+        place.run("list --shard 1/2").expect(0).stdout,
+        "a.test.lua\nc/net.test.lua\n"
+    );
+    assert_eq!(
+        place.run("list --shard 2/2").expect(0).stdout,
+        "b.test.lua\n"
+    );
+}
+
+#[test]
+fn r015_r044_failed_files_are_remembered() {
+    let place = Place::with(&[("a.test.lua", GOOD), ("b.test.lua", BAD)]);
+    let ran = place.run("run --rerun-failed").expect(0);
+    assert!(
+        ran.stderr.contains("no failed run is remembered"),
+        "{}",
+        ran.stderr
+    );
+    place.run("run").expect(1);
+    assert_eq!(
+        place.run("list --rerun-failed").expect(0).stdout,
+        "b.test.lua\n"
+    );
+    place.run("run a.test.lua").expect(0);
+    assert_eq!(
+        place.run("list --rerun-failed").expect(0).stdout,
+        "b.test.lua\n"
+    );
+}
+
+#[test]
+fn r018_r041_tags_filter_tests() {
+    let place = Place::with(&[("a.test.lua", GOOD)]);
+    let ran = place.run("run -v --tag x").expect(0);
+    assert!(
+        ran.stdout
+            .contains("SKIP one (filtered: --tag x)\n    PASS two"),
+        "{}",
+        ran.stdout
+    );
+    let ran = place.run("run -v --no-tag x").expect(0);
+    assert!(
+        ran.stdout
+            .contains("PASS one\n    SKIP two (filtered: --no-tag x)"),
+        "{}",
+        ran.stdout
+    );
+}
+
+#[test]
+fn r034_e031_e032_events_are_saved_in_order() {
+    let place = Place::with(&[("a.test.lua", GOOD), ("b.test.lua", BAD)]);
+    place.run("run -j 1 --save-events ev").expect(1);
+    let bytes = std::fs::read(place.path().join("ev")).unwrap();
+    let mut reader = provium_protocol::FrameReader::new();
+    reader.push(&bytes);
+    let mut kinds = Vec::new();
+    while let Some(body) = reader.next_frame().unwrap() {
+        match provium_protocol::event::Event::from_body(body).unwrap() {
+            provium_protocol::event::ReadEvent::Known(event) => kinds.push(event.kind.name()),
+            provium_protocol::event::ReadEvent::Unknown(kind) => panic!("unknown kind {kind}"),
+        }
+    }
+    assert_eq!(
+        kinds.join(" "),
+        "file_discovered file_discovered file_dispatched test_started test_passed test_started \
+         test_passed file_completed file_dispatched test_started test_failed file_completed"
+    );
+}
+
+#[test]
+fn r062_an_interrupt_ends_the_run_in_order() {
+    let place = Place::with(&[
+        (
+            "a.test.lua",
+            "print('running') test('loop', function() while true do end end) test('x', print)",
+        ),
+        ("b.test.lua", GOOD),
+    ]);
+    let mut child = place
+        .command("run -j 1 -v")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    let mut seen = Vec::new();
+    let mut byte = [0];
+    while !seen.ends_with(b"running\n") {
+        stdout.read_exact(&mut byte).unwrap();
+        seen.push(byte[0]);
+    }
+    std::thread::sleep(Duration::from_millis(50));
+    // SAFETY: sends a signal to a child of this process that has not been waited for.
+    unsafe { libc::kill(child.id().cast_signed(), libc::SIGINT) };
+    let mut rest = String::new();
+    stdout.read_to_string(&mut rest).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(2));
+    assert!(rest.contains("a.test.lua:1: interrupted"), "{rest}");
+    assert!(rest.contains("SKIP x (not run: interrupted)"), "{rest}");
+    assert!(
+        rest.contains("1 file(s); 0 passed, 1 failed, 1 skipped"),
+        "{rest}"
+    );
+}
+
+#[test]
+fn r070_config_errors_name_the_file_and_the_line() {
+    let place = Place::with(&[
+        ("a.test.lua", GOOD),
+        ("provium.toml", "[provium]\nroots = 3\n"),
+    ]);
+    let ran = place.run("run").expect(2);
+    assert!(
+        ran.stderr.contains("provium.toml") && ran.stderr.contains("line 2"),
+        "{}",
+        ran.stderr
+    );
+    place.write("provium.toml", "[provium]\nrots = []\n");
+    let ran = place.run("run").expect(0);
+    assert!(
+        ran.stderr.contains("rots") && ran.stderr.contains("roots"),
+        "{}",
+        ran.stderr
+    );
+}
+
+#[test]
+fn r039_r072_roots_give_names_and_modules() {
+    let place = Place::with(&[
+        ("provium.toml", "[provium]\nroots = [\"suite\"]\n"),
+        ("suite/lib/help.lua", "return { value = 7 }"),
+        (
+            "suite/net/a.test.lua",
+            "test('x', function(t) t:assert_eq(require('lib.help').value, 7) end)",
+        ),
+        ("elsewhere/b.test.lua", "error('not selected')"),
+    ]);
+    let ran = place.run("run").expect(0);
+    assert!(
+        ran.stdout
+            .starts_with("PASS suite/net/a.test.lua (1 passed"),
+        "{}",
+        ran.stdout
+    );
+}
+
+#[test]
+fn r086_build_commands_run_first_and_may_fail_the_run() {
+    let toml =
+        "[profiles.p]\nkernel = \"{out}/k\"\nbuild = \"echo built $PROVIUM_PROFILE; exit 3\"\n";
+    let place = Place::with(&[("a.test.lua", GOOD), ("provium.toml", toml)]);
+    let ran = place.run("run").expect(2);
+    assert!(ran.stderr.contains("built p"), "{}", ran.stderr);
+    assert!(
+        ran.stderr
+            .contains("profile p: build command failed (exit status: 3)"),
+        "{}",
+        ran.stderr
+    );
+    assert!(
+        place.run("run --no-build").code != 2,
+        "the build was skipped"
+    );
+    assert!(
+        place
+            .run("prepare p")
+            .expect(2)
+            .stderr
+            .contains("build command failed")
+    );
+    assert!(
+        place
+            .run("prepare q")
+            .expect(2)
+            .stderr
+            .contains("no profile `q`")
+    );
+}
+
+#[test]
+fn r065_wrong_guest_files_are_named_before_anything_runs() {
+    let source = "local vm = provium:vm('a', 'p'):boot()";
+    let toml = "[profiles.p]\nkernel = \"k\"\n";
+    let place = Place::with(&[("a.test.lua", source), ("provium.toml", toml)]);
+    let ran = place.run("run").expect(2);
+    assert!(
+        ran.stderr.contains("profile p: kernel") && ran.stderr.contains("No such file"),
+        "{}",
+        ran.stderr
+    );
+    place.write("k", "this is not a kernel at all");
+    let ran = place.run("run").expect(2);
+    assert!(ran.stderr.contains("profile p: kernel"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("--kernel"), "{}", ran.stderr);
+    // A profile that no file names is only a warning.
+    place.write("a.test.lua", GOOD);
+    let ran = place.run("run").expect(0);
+    assert!(
+        ran.stderr.contains("warning: profile p: kernel"),
+        "{}",
+        ran.stderr
+    );
+}
+
+#[test]
+fn r010_version_and_help() {
+    let place = Place::with(&[]);
+    let version = format!("provium {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(place.run("version").expect(0).stdout, version);
+    assert_eq!(place.run("--version").expect(0).stdout, version);
+    let help = place.run("--help").expect(0).stdout;
+    for part in ["Usage:", "doctor", "--filter", "Exit codes", "A first test"] {
+        assert!(help.contains(part), "{part}: {help}");
+    }
+}

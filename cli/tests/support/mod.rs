@@ -1,0 +1,115 @@
+//! Runs the built program in a directory of its own.
+
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// A directory with files in it, where the program is run.
+pub struct Place {
+    dir: tempfile::TempDir,
+}
+
+/// What a run of the program gave.
+pub struct Ran {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Place {
+    /// A place with these files.
+    pub fn with(files: &[(&str, &str)]) -> Self {
+        let place = Self {
+            dir: tempfile::tempdir().unwrap(),
+        };
+        for (name, text) in files {
+            place.write(name, text);
+        }
+        place
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn write(&self, name: &str, text: &str) {
+        let path = self.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    /// The program, to be run here with a home of its own and no KVM.
+    pub fn command(&self, line: &str) -> Command {
+        let mut command = program();
+        command
+            .args(line.split_whitespace())
+            .current_dir(self.path())
+            .env("HOME", self.path().join("home"))
+            .env_remove("XDG_CACHE_HOME")
+            .env("PROVIUM_VMM", "soft")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs the program with the words of `line`.
+    pub fn run(&self, line: &str) -> Ran {
+        self.command(line).output().unwrap().into()
+    }
+}
+
+/// The built program.
+pub fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_provium"));
+    for name in [
+        "PROVIUM_KERNEL",
+        "PROVIUM_INITRD",
+        "PROVIUM_RERUN_STATE",
+        "CI_NODE_INDEX",
+    ] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// The root of the repository.
+pub fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .to_path_buf()
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+impl Ran {
+    /// Panics with everything that was printed unless the code is as expected.
+    #[track_caller]
+    pub fn expect(self, code: i32) -> Self {
+        let Self { stdout, stderr, .. } = &self;
+        assert_eq!(
+            self.code, code,
+            "\n--- stdout ---\n{stdout}\n--- stderr ---\n{stderr}"
+        );
+        self
+    }
+
+    /// Stdout without the seconds of the summary.
+    pub fn text(&self) -> String {
+        let mut lines: Vec<String> = self.stdout.lines().map(str::to_owned).collect();
+        if let Some(last) = lines.last_mut()
+            && let Some(at) = last.rfind("; ")
+        {
+            last.replace_range(at.., "; TIME");
+        }
+        lines.join("\n") + "\n"
+    }
+}

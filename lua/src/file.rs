@@ -1,0 +1,208 @@
+//! The state of one running file: its labs, its scope, its deadlines, where it prints.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use mlua::{Lua, WeakLua};
+use provium_lab::{Harness, Lab, Session, Site, Vm, VmState, World};
+
+use crate::report::{ConsoleTail, Observer};
+use crate::runner::FileJob;
+use crate::watch::{Watch, author_frame};
+
+/// Bytes of each console that a failure carries (L-220).
+const CONSOLE_TAIL: usize = 4096;
+
+/// Gives the path of a file as outputs show it (cli-and-config R-039).
+pub type Display = Box<dyn Fn(&Path) -> String + Send + Sync>;
+
+/// What all files of a run share.
+pub struct Setup {
+    /// Configuration, backend, guests, events.
+    pub harness: Arc<Harness>,
+    /// The path of a file as outputs show it.
+    pub display: Display,
+    /// Stdout carries JSON or events, so whatever a file prints goes to stderr (L-001).
+    pub stdout_is_data: bool,
+}
+
+/// A file while it runs.
+pub(crate) struct FileState {
+    pub(crate) watch: Arc<Watch>,
+    pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) session: Session,
+    setup: Arc<Setup>,
+    path: PathBuf,
+    poisoned: AtomicBool,
+    settings: Mutex<Settings>,
+}
+
+/// What the file has told about itself.
+#[derive(Default)]
+struct Settings {
+    /// `provium.timeout` (L-013).
+    test_timeout: Option<Duration>,
+    /// Directories of the author's files by their display path.
+    dirs: HashMap<String, PathBuf>,
+}
+
+impl FileState {
+    pub(crate) fn new(job: &FileJob, observer: Arc<dyn Observer>) -> Arc<Self> {
+        let display = (job.setup.display)(&job.path);
+        let session = Session::new(&job.setup.harness, display);
+        let world = Arc::clone(session.world());
+        let file = Self {
+            watch: Arc::new(Watch::new(job.interrupt.clone(), job.timeout, world)),
+            observer,
+            session,
+            setup: Arc::clone(&job.setup),
+            path: job.path.clone(),
+            poisoned: AtomicBool::new(false),
+            settings: Mutex::default(),
+        };
+        // The file itself is the first author's file.
+        file.display_path(&job.path);
+        Arc::new(file)
+    }
+
+    fn settings(&self) -> MutexGuard<'_, Settings> {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets the library ask where in the test something is made (L-199).
+    pub(crate) fn watch_positions_of(&self, lua: &Lua) {
+        let lua: WeakLua = lua.weak();
+        self.session.set_site_finder(move || {
+            let (file, line) = author_frame(&lua.try_upgrade()?)?;
+            Some(Site {
+                file,
+                line: u32::try_from(line).ok()?,
+            })
+        });
+    }
+
+    /// The harness panicked: nothing of this file can be trusted from here on (L-219).
+    pub(crate) fn poison(&self) {
+        self.poisoned.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.poisoned.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn world(&self) -> &Arc<World> {
+        self.session.world()
+    }
+
+    /// A number for a handle, unique in the run (L-005).
+    pub(crate) fn new_number(&self) -> u64 {
+        self.setup.harness.new_id()
+    }
+
+    /// The name of an author's file in outputs and chunk names; its directory is remembered.
+    pub(crate) fn display_path(&self, path: &Path) -> String {
+        let display = (self.setup.display)(path);
+        let dir = path.parent().unwrap_or(Path::new("/")).to_path_buf();
+        self.settings().dirs.insert(display.clone(), dir);
+        display
+    }
+
+    /// Directory of the author's file of that display path, else of the test file.
+    pub(crate) fn dir_of(&self, display: Option<&str>) -> PathBuf {
+        let known = display.and_then(|display| self.settings().dirs.get(display).cloned());
+        known.unwrap_or_else(|| self.dir().to_path_buf())
+    }
+
+    pub(crate) fn stdout_is_data(&self) -> bool {
+        self.setup.stdout_is_data
+    }
+
+    fn dir(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("/"))
+    }
+
+    /// A host path given by an author, relative to the current directory (L-007).
+    pub(crate) fn host_path(&self, path: &[u8]) -> PathBuf {
+        let path = Path::new(OsStr::from_bytes(path));
+        std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf())
+    }
+
+    /// Where `require` looks: every root, then the file's own directory.
+    pub(crate) fn package_path(&self) -> String {
+        let own = self.dir().to_path_buf();
+        let dirs = self.setup.harness.config().roots.iter().chain([&own]);
+        let places: Vec<String> = dirs
+            .map(|dir| format!("{0}/?.lua;{0}/?/init.lua", dir.display()))
+            .collect();
+        places.join(";")
+    }
+
+    /// The default deadline of tests that start now.
+    pub(crate) fn test_timeout(&self) -> Option<Duration> {
+        self.settings().test_timeout
+    }
+
+    /// Changes it.
+    pub(crate) fn set_test_timeout(&self, timeout: Option<Duration>) {
+        self.settings().test_timeout = timeout;
+    }
+
+    /// Begins the scope of a test; answers its lab (L-020).
+    pub(crate) fn begin_scope(&self) -> Lab {
+        self.session.enter_scope()
+    }
+
+    /// Ends it: what the test declared is closed (L-228, L-229).
+    pub(crate) fn end_scope(&self) {
+        for problem in self.session.leave_scope() {
+            self.observer.warn(&problem);
+        }
+    }
+
+    /// Ends the file: everything it made is closed.
+    pub(crate) fn close(&self) {
+        for problem in self.session.finish() {
+            self.observer.warn(&problem);
+        }
+    }
+
+    /// The end of the console of every VM that is up or died (L-220); for a test that was stopped
+    /// (`hung`) also where each vCPU stands.
+    pub(crate) fn console_tails(&self, hung: bool) -> Vec<ConsoleTail> {
+        let root = self.session.root();
+        let scope = self.session.current();
+        let mut vms = root.vms(true);
+        if scope != *root {
+            vms.extend(scope.vms(true));
+        }
+        vms.iter().filter_map(|vm| console_tail(vm, hung)).collect()
+    }
+}
+
+fn console_tail(vm: &Vm, hung: bool) -> Option<ConsoleTail> {
+    let state = vm.state();
+    if matches!(state, VmState::Created | VmState::Shutdown) {
+        return None;
+    }
+    let text = String::from_utf8_lossy(&vm.console().tail(CONSOLE_TAIL)).into_owned();
+    let mut notes = Vec::new();
+    if state == VmState::Dead {
+        notes.push("is dead".to_owned());
+    }
+    if hung && let Some(machine) = vm.machine() {
+        match machine.places() {
+            Ok(places) => notes.extend(places.iter().map(ToString::to_string)),
+            Err(error) => notes.push(format!("does not tell where its vCPUs stand: {error}")),
+        }
+    }
+    Some(ConsoleTail {
+        vm: vm.name().to_owned(),
+        text,
+        notes,
+    })
+}

@@ -1,0 +1,430 @@
+//! Runs one v2 file: its chunk, then its tests one at a time (lua-api L-209, L-219..L-221).
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mlua::{Function, Lua, Table, Value};
+use provium_lab::Lab;
+use provium_protocol::Meta;
+
+use crate::args;
+use crate::fault::Fault;
+use crate::file::{FileState, Setup};
+use crate::filter::Filter;
+use crate::handle::{self, Object};
+use crate::meta;
+use crate::report::{Failure, FileReport, FileStatus, Observer, Outcome, TestEnd};
+use crate::state;
+use crate::watch::{Interrupt, Stop};
+
+/// A file to run.
+pub struct FileJob {
+    /// Canonical path.
+    pub path: PathBuf,
+    /// Which of its tests run.
+    pub filter: Filter,
+    /// Deadline of the whole file.
+    pub timeout: Option<Duration>,
+    /// Stops it from outside.
+    pub interrupt: Interrupt,
+    /// What all files of a run share.
+    pub setup: Arc<Setup>,
+}
+
+/// Runs a file to its end. Everything it made is gone when this returns.
+pub fn run_file(job: FileJob, observer: Arc<dyn Observer>) -> FileReport {
+    let source = match std::fs::read(&job.path) {
+        Ok(source) => source,
+        Err(error) => return unreadable(&job, &error),
+    };
+    let file = FileState::new(&job, Arc::clone(&observer));
+    let report = match Runner::new(&job, &file, &source) {
+        Ok(runner) => runner.run(),
+        Err(error) => FileReport {
+            status: FileStatus::Crashed,
+            chunk_error: Some(failure(format!("cannot set up the Lua state: {error}"))),
+        },
+    };
+    file.watch.disarm();
+    file.close();
+    report
+}
+
+fn unreadable(job: &FileJob, error: &std::io::Error) -> FileReport {
+    let message = format!(
+        "{}: cannot read it: {error}",
+        (job.setup.display)(&job.path)
+    );
+    FileReport {
+        status: FileStatus::Failed,
+        chunk_error: Some(failure(message)),
+    }
+}
+
+fn failure(message: String) -> Failure {
+    Failure {
+        message,
+        ..Failure::default()
+    }
+}
+
+/// A file in the middle of its run.
+struct Runner<'a> {
+    job: &'a FileJob,
+    file: &'a Arc<FileState>,
+    lua: Lua,
+    /// The table that all prelude chunks share.
+    prelude: Table,
+    chunk: mlua::Result<Function>,
+    failed: bool,
+}
+
+impl<'a> Runner<'a> {
+    fn new(job: &'a FileJob, file: &'a Arc<FileState>, source: &[u8]) -> mlua::Result<Self> {
+        let (lua, prelude) = state::open(file)?;
+        let display = file.display_path(&job.path);
+        let source = without_shebang(source);
+        let text = lua.create_string(&source)?;
+        prelude
+            .get::<Table>("sources")?
+            .raw_set(display.as_str(), text)?;
+        let chunk = lua
+            .load(&*source)
+            .set_name(format!("@{display}"))
+            .into_function();
+        Ok(Self {
+            job,
+            file,
+            lua,
+            prelude,
+            chunk,
+            failed: false,
+        })
+    }
+
+    fn run(mut self) -> FileReport {
+        let chunk_error = self.run_chunk();
+        let mut unreached = chunk_error
+            .as_ref()
+            .map(|_| "not run: the file's code failed".to_owned());
+        let mut timed_out = false;
+        for test in self.tests() {
+            let stopped = match (&unreached, self.file.watch.stop()) {
+                (Some(why), _) => Some(why.clone()),
+                (None, Some(stop)) => Some(format!("not run: {stop}")),
+                (None, None) => None,
+            };
+            timed_out |= matches!(self.file.watch.stop(), Some(Stop::File(_)));
+            match (stopped, self.file.is_poisoned()) {
+                (_, true) => self.poisoned(&test),
+                (Some(why), _) => {
+                    self.skip(&test, why.clone());
+                    unreached = Some(why);
+                }
+                (None, _) => self.run_test(&test),
+            }
+        }
+        timed_out |= matches!(self.file.watch.stop(), Some(Stop::File(_)));
+        let status = match () {
+            () if self.file.is_poisoned() => FileStatus::Crashed,
+            () if timed_out => FileStatus::TimedOut,
+            () if self.failed || chunk_error.is_some() => FileStatus::Failed,
+            () if self.file.watch.stop() == Some(Stop::Interrupted) => FileStatus::Failed,
+            () => FileStatus::Passed,
+        };
+        FileReport {
+            status,
+            chunk_error,
+        }
+    }
+
+    /// Runs the file's own code; answers its error.
+    fn run_chunk(&mut self) -> Option<Failure> {
+        self.file.watch.begin_test(None);
+        let result = match &self.chunk {
+            Ok(chunk) => self
+                .prelude
+                .get::<Function>("run_chunk")
+                .and_then(|run| run.call::<Option<Table>>(chunk)),
+            Err(error) => return Some(self.syntax_error(error)),
+        };
+        let hit = self.file.watch.end_test();
+        let hung = hit.is_some();
+        let record = match (hit, result) {
+            (Some((stop, position)), _) => Some(stopped(stop, position)),
+            (None, Ok(None)) => None,
+            (None, Ok(Some(record))) => Some(self.failure(&record)),
+            (None, Err(error)) => Some(failure(Fault::from(error).0)),
+        };
+        record.map(|record| self.with_consoles(self.with_source(record), hung))
+    }
+
+    fn syntax_error(&self, error: &mlua::Error) -> Failure {
+        let mut message = Fault::from(error.clone()).0;
+        if let Some(text) = message.strip_prefix("syntax error: ") {
+            message = text.to_owned();
+        }
+        self.with_source(failure(message))
+    }
+
+    /// The registered tests in order.
+    fn tests(&self) -> Vec<Test> {
+        let Ok(tests) = self.prelude.get::<Table>("tests") else {
+            return Vec::new();
+        };
+        tests
+            .sequence_values::<Table>()
+            .flatten()
+            .map(|record| self.test(record))
+            .collect()
+    }
+
+    fn test(&self, record: Table) -> Test {
+        let name: mlua::Result<mlua::LuaString> = record.get("name");
+        let name = name.map(|name| name.to_string_lossy()).unwrap_or_default();
+        let warn = |problem: String| {
+            self.file
+                .observer
+                .warn(&format!("test `{name}`: meta: {problem}"));
+        };
+        let table: mlua::Result<Table> = record.get("meta");
+        let meta = table
+            .map(|table| meta::convert(&table, &warn))
+            .unwrap_or_default();
+        Test { name, meta, record }
+    }
+
+    fn todo(&self) -> Option<String> {
+        let todo: Value = self.prelude.get("file_todo").ok()?;
+        todo.as_string().map(|text| text.to_string_lossy())
+    }
+
+    fn run_test(&mut self, test: &Test) {
+        if let Some(reason) = self.job.filter.skip(self.todo().as_deref(), &test.meta) {
+            return self.skip(test, reason);
+        }
+        self.file.observer.test_started(&test.name, &test.meta);
+        let started = Instant::now();
+        let (outcome, log) = match self.deadline(test) {
+            Ok(deadline) => self.run_body(test, deadline),
+            Err(Fault(message)) => (Outcome::Failed(Box::new(failure(message))), Vec::new()),
+        };
+        self.failed |= matches!(outcome, Outcome::Failed(_));
+        self.end(test, outcome, started.elapsed(), log);
+    }
+
+    /// The test's deadline: `meta.timeout`, else the file's default (L-213, L-225).
+    fn deadline(&self, test: &Test) -> Result<Option<Duration>, Fault> {
+        let meta: Table = test.record.get("meta")?;
+        let value: Value = meta.raw_get("timeout")?;
+        if value.is_nil() {
+            return Ok(self.file.test_timeout());
+        }
+        let place = || -> Result<String, Fault> {
+            let file: String = test.record.get("file")?;
+            let line: i64 = test.record.get("line")?;
+            Ok(format!("{file}:{line}: test: meta.timeout"))
+        };
+        let wrong = || Fault(format!("must be a duration, got {}", args::kind(&value)));
+        match args::duration(&value, wrong) {
+            Ok(limit) => Ok(Some(limit)),
+            Err(Fault(problem)) => Err(Fault(format!("{}: {problem}", place()?))),
+        }
+    }
+
+    fn run_body(&self, test: &Test, deadline: Option<Duration>) -> (Outcome, Vec<String>) {
+        let scope = self.file.begin_scope();
+        if let Err(error) = self.set_scope(scope) {
+            return (
+                self.failed_with(failure(Fault::from(error).0), false),
+                Vec::new(),
+            );
+        }
+        self.file.watch.begin_test(deadline);
+        let result = self
+            .prelude
+            .get::<Function>("run_body")
+            .and_then(|run| run.call::<Table>(&test.record));
+        let hit = self.file.watch.end_test();
+        let log = result.as_ref().map(log_of).unwrap_or_default();
+        let outcome = match (hit, result) {
+            (Some((stop, position)), _) => self.failed_with(stopped(stop, position), true),
+            (None, Ok(record)) => self.outcome(&record),
+            (None, Err(error)) => self.failed_with(failure(Fault::from(error).0), false),
+        };
+        self.leave_scope();
+        (outcome, log)
+    }
+
+    /// Lets `provium` mean this lab (L-010).
+    fn set_scope(&self, lab: Lab) -> mlua::Result<()> {
+        let lab = handle::handle(&self.lua, Object::Lab(lab), || self.file.new_number())?;
+        self.prelude.get::<Function>("set_scope")?.call(lab)
+    }
+
+    /// Closes what the test declared; `provium` means the root again.
+    fn leave_scope(&self) {
+        let dropped = self
+            .prelude
+            .get::<Function>("drop_tasks")
+            .and_then(|drop| drop.call::<()>(()));
+        let back = self.set_scope(self.file.session.root().clone());
+        if let Err(error) = dropped.and(back) {
+            self.file
+                .observer
+                .warn(&format!("ending the test: {error}"));
+        }
+        self.file.end_scope();
+    }
+
+    fn outcome(&self, record: &Table) -> Outcome {
+        let status: String = record.get("status").unwrap_or_default();
+        match status.as_str() {
+            "passed" => Outcome::Passed,
+            "skipped" => Outcome::Skipped(text_of(record, "message").unwrap_or_default()),
+            _ => self.failed_with(self.failure(record), false),
+        }
+    }
+
+    fn failed_with(&self, failure: Failure, hung: bool) -> Outcome {
+        Outcome::Failed(Box::new(
+            self.with_consoles(self.with_source(failure), hung),
+        ))
+    }
+
+    /// A failure record of the prelude.
+    fn failure(&self, record: &Table) -> Failure {
+        let values: Option<Table> = record.get("values").ok().flatten();
+        let trace: Option<Table> = record.get("trace").ok().flatten();
+        Failure {
+            message: text_of(record, "message").unwrap_or_default(),
+            file: text_of(record, "file"),
+            line: record.get("line").ok(),
+            values: values.and_then(|pair| Some((text_at(&pair, 1)?, text_at(&pair, 2)?))),
+            trace: trace.as_ref().map(strings).unwrap_or_default(),
+            ..Failure::default()
+        }
+    }
+
+    /// Adds the line of code that the failure points at.
+    fn with_source(&self, mut failure: Failure) -> Failure {
+        if failure.file.is_none()
+            && let Some((file, line)) = position(&failure.message)
+        {
+            failure.file = Some(file.to_owned());
+            failure.line = Some(line);
+        }
+        let Some((file, line)) = failure.file.as_ref().zip(failure.line) else {
+            return failure;
+        };
+        let sources: mlua::Result<Table> = self.prelude.get("sources");
+        if let Some(source) = sources.ok().and_then(|sources| text_of(&sources, file)) {
+            let index = usize::try_from(line).unwrap_or(0).wrapping_sub(1);
+            failure.source_line = source.lines().nth(index).map(str::to_owned);
+        }
+        failure
+    }
+
+    /// Adds what the VMs' consoles said last; for a stopped test also where their vCPUs stand.
+    fn with_consoles(&self, mut failure: Failure, hung: bool) -> Failure {
+        failure.consoles = self.file.console_tails(hung);
+        failure
+    }
+
+    fn skip(&self, test: &Test, reason: String) {
+        self.file.observer.test_started(&test.name, &test.meta);
+        self.end(test, Outcome::Skipped(reason), Duration::ZERO, Vec::new());
+    }
+
+    fn poisoned(&mut self, test: &Test) {
+        self.failed = true;
+        self.file.observer.test_started(&test.name, &test.meta);
+        let why = failure("failed-due-to-poisoned-state".to_owned());
+        self.end(
+            test,
+            Outcome::Failed(Box::new(why)),
+            Duration::ZERO,
+            Vec::new(),
+        );
+    }
+
+    fn end(&self, test: &Test, outcome: Outcome, duration: Duration, log: Vec<String>) {
+        let (name, meta) = (test.name.clone(), test.meta.clone());
+        self.file.observer.test_ended(TestEnd {
+            name,
+            meta,
+            outcome,
+            duration,
+            log,
+        });
+    }
+}
+
+impl Drop for Runner<'_> {
+    /// Collects what the file left behind while its objects still exist.
+    fn drop(&mut self) {
+        self.file.watch.disarm();
+        // Finalisers of the file may raise; that is no failure of anything (L-229).
+        let _ = self.lua.gc_collect();
+    }
+}
+
+/// A registered test.
+struct Test {
+    name: String,
+    meta: Meta,
+    record: Table,
+}
+
+/// The failure of a body that was stopped from outside.
+fn stopped(stop: Stop, position: Option<String>) -> Failure {
+    failure(match position {
+        Some(position) => format!("{position}: {stop}"),
+        None => stop.to_string(),
+    })
+}
+
+/// `FILE:LINE: ` at the start of a message.
+fn position(message: &str) -> Option<(&str, u32)> {
+    let first = message.lines().next()?;
+    first.match_indices(':').find_map(|(at, _)| {
+        let digits = first[at + 1..].split(':').next()?;
+        Some((&first[..at], digits.parse().ok()?))
+    })
+}
+
+fn text_of(table: &Table, key: &str) -> Option<String> {
+    let value: Value = table.raw_get(key).ok()?;
+    value.as_string().map(|text| text.to_string_lossy())
+}
+
+fn text_at(table: &Table, index: i64) -> Option<String> {
+    let value: Value = table.raw_get(index).ok()?;
+    value.as_string().map(|text| text.to_string_lossy())
+}
+
+fn strings(table: &Table) -> Vec<String> {
+    table
+        .sequence_values::<mlua::LuaString>()
+        .flatten()
+        .map(|text| text.to_string_lossy())
+        .collect()
+}
+
+fn log_of(record: &Table) -> Vec<String> {
+    let log: mlua::Result<Table> = record.get("log");
+    log.map(|log| strings(&log)).unwrap_or_default()
+}
+
+/// A first line that starts with `#` is for the host's shell; its line number stays taken.
+fn without_shebang(source: &[u8]) -> Vec<u8> {
+    if source.first() != Some(&b'#') {
+        return source.to_vec();
+    }
+    let end = source
+        .iter()
+        .position(|byte| *byte == b'\n')
+        .unwrap_or(source.len());
+    source[end..].to_vec()
+}

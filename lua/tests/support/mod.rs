@@ -1,0 +1,157 @@
+//! Runs Lua sources as test files and collects what an observer hears.
+
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use provium_lab::config::{Config, Places};
+use provium_lab::guest::{Guests, Silent};
+use provium_lab::{Backend, Harness};
+use provium_lua::{
+    FileJob, FileReport, Filter, Interactive, Interrupt, Observer, Outcome, Setup, TestEnd, run_file};
+use provium_protocol::Meta;
+
+/// Everything a run told.
+#[derive(Default)]
+pub struct Record {
+    pub started: Vec<String>,
+    pub ends: Vec<TestEnd>,
+    pub printed: String,
+    pub warnings: Vec<String>,
+}
+
+#[derive(Default)]
+struct Collector(Mutex<Record>);
+
+impl Observer for Collector {
+    fn test_started(&self, name: &str, _: &Meta) {
+        self.0.lock().unwrap().started.push(name.to_owned());
+    }
+
+    fn test_ended(&self, end: TestEnd) {
+        self.0.lock().unwrap().ends.push(end);
+    }
+
+    fn print(&self, bytes: &[u8]) {
+        self.0.lock().unwrap().printed.push_str(&String::from_utf8_lossy(bytes));
+    }
+
+    fn warn(&self, text: &str) {
+        self.0.lock().unwrap().warnings.push(text.to_owned());
+    }
+
+    fn phase(&self, _: &str) {}
+
+    fn lab(&self, _: provium_protocol::EventKind) {}
+}
+
+/// A run of one source.
+pub struct Run {
+    pub report: FileReport,
+    pub record: Record,
+}
+
+/// How to run a source.
+#[derive(Default)]
+pub struct Options {
+    pub filter: Filter,
+    pub timeout: Option<Duration>,
+    pub interrupt: Interrupt,
+}
+
+/// Runs `source` as `a.test.lua`.
+pub fn run(source: &str) -> Run {
+    run_with(source, Options::default())
+}
+
+/// Runs `source` as `a.test.lua` beside `files`.
+pub fn run_among(source: &str, files: &[(&str, &str)]) -> Run {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        std::fs::write(dir.path().join(name), text).unwrap();
+    }
+    run_in(dir.path(), source, Options::default())
+}
+
+pub fn run_with(source: &str, options: Options) -> Run {
+    let dir = tempfile::tempdir().unwrap();
+    run_in(dir.path(), source, options)
+}
+
+fn run_in(dir: &std::path::Path, source: &str, options: Options) -> Run {
+    let path = dir.join("a.test.lua");
+    std::fs::write(&path, source).unwrap();
+    let base = dir.to_path_buf();
+    let display = move |path: &std::path::Path| {
+        path.strip_prefix(&base).unwrap_or(path).display().to_string()
+    };
+    let setup = Setup { harness: harness(dir), display: Box::new(display), stdout_is_data: false };
+    let collector = Arc::new(Collector::default());
+    let job = FileJob {
+        path,
+        filter: options.filter,
+        timeout: options.timeout,
+        interrupt: options.interrupt,
+        setup: Arc::new(setup),
+    };
+    let report = run_file(job, Arc::clone(&collector) as Arc<dyn Observer>);
+    let record = std::mem::take(&mut *collector.0.lock().unwrap());
+    Run { report, record }
+}
+
+/// A state for typing into.
+pub fn interactive() -> Interactive {
+    let dir = tempfile::tempdir().unwrap();
+    let display = |path: &std::path::Path| path.display().to_string();
+    let harness = harness(dir.path());
+    let setup = Setup { harness, display: Box::new(display), stdout_is_data: false };
+    Interactive::new(Arc::new(setup), Arc::new(Collector::default())).unwrap()
+}
+
+/// A harness without a configuration file, on the software CPU. It finds no prepared guest, so a
+/// test that boots something by accident fails.
+fn harness(dir: &std::path::Path) -> Arc<Harness> {
+    let places = Places { home: None, cache: dir.join("cache"), build_dir: None };
+    let guests = Guests::new(places.guests(), Arc::new(Silent));
+    Arc::new(Harness::new(Config::builtin(dir, &places), Backend::Soft, guests))
+}
+
+impl Run {
+    /// The end of the test called `name`.
+    pub fn end(&self, name: &str) -> &TestEnd {
+        self.record.ends.iter().find(|end| end.name == name).unwrap_or_else(|| {
+            panic!("no test {name}; chunk error: {:?}", self.report.chunk_error)
+        })
+    }
+
+    /// The failure message of the test called `name`.
+    pub fn failure(&self, name: &str) -> &str {
+        match &self.end(name).outcome {
+            Outcome::Failed(failure) => &failure.message,
+            other => panic!("{name} did not fail: {other:?}"),
+        }
+    }
+
+    /// The skip reason of the test called `name`.
+    pub fn reason(&self, name: &str) -> &str {
+        match &self.end(name).outcome {
+            Outcome::Skipped(reason) => reason,
+            other => panic!("{name} was not skipped: {other:?}"),
+        }
+    }
+
+    /// Panics unless every test passed and the chunk did.
+    pub fn all_passed(&self) {
+        assert_eq!(self.report.chunk_error, None);
+        for end in &self.record.ends {
+            assert_eq!(end.outcome, Outcome::Passed, "{}", end.name);
+        }
+        assert!(!self.record.ends.is_empty(), "no test ran");
+    }
+
+    /// The message of the chunk error.
+    pub fn chunk_error(&self) -> &str {
+        &self.report.chunk_error.as_ref().expect("the chunk ran through").message
+    }
+}
