@@ -95,7 +95,12 @@ impl Fpu {
     fn read_x87(&mut self, image: &[u8], wide: bool) {
         let pointer = |at: usize| {
             let v = u64_at(image, at);
-            if wide { v } else { v & 0xffff_ffff }
+            // Bits 63..48 follow the sign of the 48-bit address.
+            if wide {
+                ((v << 16) as i64 >> 16) as u64
+            } else {
+                v & 0xffff_ffff
+            }
         };
         self.set_control(u16_at(image, 0));
         self.status = u16_at(image, 2);

@@ -59,7 +59,11 @@ impl Guest {
         memory.write_u64(STACK - 8, KERNEL + STOP);
         let complex = Complex::new(memory.ram(), vec![machine::cpuid()]);
         let start = start(&complex);
-        Guest { complex, start, memory }
+        Guest {
+            complex,
+            start,
+            memory,
+        }
     }
 
     /// Calls the program at `entry`; answers its memory.
@@ -76,7 +80,10 @@ impl Guest {
             assert!(now < 100_000_000, "the program does not end");
         }
         let cpu = self.complex.cpu(0);
-        assert_eq!((cpu.activity(), cpu.rip()), (Activity::Halted, KERNEL + STOP + 1));
+        assert_eq!(
+            (cpu.activity(), cpu.rip()),
+            (Activity::Halted, KERNEL + STOP + 1)
+        );
         self.memory.read(MEMORY, DATA)
     }
 }

@@ -3,7 +3,7 @@
 # Doubles, with the sticky flags as they come.
 .globl sequence_sse_doubles
 sequence_sse_doubles:
-    lea rsi, [rdi + 0x400]
+    known_state
     xor ecx, ecx
 1:
     movapd xmm0, [rdi + rcx]
@@ -26,13 +26,14 @@ sequence_sse_doubles:
     cvtsd2si edx, xmm2
     cvtsi2sd xmm5, rax
     cmpltpd xmm0, xmm1
-    movmskpd ebx, xmm0
+    movmskpd r8d, xmm0
     ucomisd xmm3, xmm4
-    setb bl
-    seto bh
+    setb r8b
+    seto r9b
     mov [rsi + 24], rax
     mov [rsi + 32], edx
-    mov [rsi + 36], bx
+    mov [rsi + 36], r8b
+    mov [rsi + 37], r9b
     movupd [rsi + 40], xmm5
     stmxcsr [rsi + 56]
     add rsi, 64
@@ -50,7 +51,7 @@ sequence_sse_doubles:
 # Singles under every rounding mode, with and without denormals.
 .globl sequence_sse_singles
 sequence_sse_singles:
-    lea rsi, [rdi + 0x400]
+    known_state
     xor ecx, ecx
     mov dword ptr [rdi + 0x2ff0], 0x1f80
 1:
@@ -93,7 +94,7 @@ sequence_sse_singles:
 # ROUNDxx with every immediate.
 .globl sequence_sse_rounding
 sequence_sse_rounding:
-    lea rsi, [rdi + 0x400]
+    known_state
     xor ecx, ecx
 1:
     .set imm, 0
@@ -120,7 +121,7 @@ sequence_sse_rounding:
 # Integers: something of every kind, folded into one value a round.
 .globl sequence_sse_integers
 sequence_sse_integers:
-    lea rsi, [rdi + 0x400]
+    known_state
     xor ecx, ecx
 1:
     movdqa xmm0, [rdi + rcx]
@@ -166,7 +167,7 @@ sequence_sse_integers:
 .globl sequence_text
 sequence_text:
     push rbx
-    lea rsi, [rdi + 0x400]
+    known_state
     xor ebx, ebx
 1:
     movdqa xmm1, [rdi + rbx]

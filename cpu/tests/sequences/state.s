@@ -2,7 +2,7 @@
 
 .globl sequence_mmx_and_x87
 sequence_mmx_and_x87:
-    lea rsi, [rdi + 0x400]
+    known_state
     xor ecx, ecx
 1:
     fld qword ptr [rdi + rcx]
@@ -44,7 +44,7 @@ sequence_mmx_and_x87:
 # FXSAVE and XSAVE with each combination of components, and back.
 .globl sequence_saved_state
 sequence_saved_state:
-    lea rsi, [rdi + 0x400]
+    known_state
     fld qword ptr [rdi]
     fldpi
     fdivp
@@ -77,6 +77,11 @@ sequence_saved_state:
     or dword ptr [rcx + 24], 0x1f80
     or word ptr [rcx], 0x3f
     mov dword ptr [rcx + 28], 0
+    # Pointers are addresses.
+    mov word ptr [rcx + 14], 0
+    mov word ptr [rcx + 22], 0
+    and byte ptr [rcx + 13], 0x7f
+    and byte ptr [rcx + 21], 0x7f
     fxrstor64 [rcx]
     fxsave64 [rsi + 0x1400]
     mov dword ptr [rsi + 0x141c], 0

@@ -1,9 +1,23 @@
+# Registers that nobody has set yet differ between host and guest.
+.macro known_state
+    lea rsi, [rdi + 0x400]
+    fninit
+    .rept 8
+    fldz
+    .endr
+    fninit
+    ldmxcsr [rip + default_mxcsr]
+    .irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+    pxor xmm\n, xmm\n
+    .endr
+.endm
+
 # x87: rdi points to 1 KiB of input, results go behind it.
 
 # All arithmetic on pairs of doubles, single and integer sources, stored in every format.
 .globl sequence_x87_arithmetic
 sequence_x87_arithmetic:
-    lea rsi, [rdi + 0x400]
+    known_state
     xor ecx, ecx
 1:
     fld qword ptr [rdi + rcx]
@@ -54,7 +68,7 @@ sequence_x87_arithmetic:
 # Transcendental functions, remainders and scaling, under each rounding and precision.
 .globl sequence_x87_functions
 sequence_x87_functions:
-    lea rsi, [rdi + 0x400]
+    known_state
     xor ecx, ecx
     mov word ptr [rdi + 0x2ff0], 0x7f
 1:
@@ -106,7 +120,7 @@ sequence_x87_functions:
 # Empty and full registers, with the invalid operation masked.
 .globl sequence_x87_stack_faults
 sequence_x87_stack_faults:
-    lea rsi, [rdi + 0x400]
+    known_state
     fadd st(0), st(3)
     fnstsw word ptr [rsi]
     fstp tbyte ptr [rsi + 2]
@@ -152,7 +166,7 @@ sequence_x87_stack_faults:
 # are cleared before anything waits.
 .globl sequence_x87_unmasked
 sequence_x87_unmasked:
-    lea rsi, [rdi + 0x400]
+    known_state
     xor ecx, ecx
     mov word ptr [rdi + 0x2ff0], 0x300
     .macro observed insn:vararg
@@ -205,7 +219,7 @@ sequence_x87_unmasked:
 # The environment and the registers, to memory and back, in both sizes.
 .globl sequence_x87_environment
 sequence_x87_environment:
-    lea rsi, [rdi + 0x400]
+    known_state
     fld qword ptr [rdi]
     fld qword ptr [rdi + 8]
     fldz

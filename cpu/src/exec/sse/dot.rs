@@ -12,7 +12,7 @@ pub(crate) fn dpps<S: Source>(cpu: &mut Cpu, op: &Op) -> Done {
     let imm = op.imm;
     let product = cpu.float::<Mulps>(keep(d, imm >> 4), keep(s, imm >> 4))?;
     // Each lane adds in its own order, which shows in which of two NaNs it ends up with.
-    let pairs = cpu.float::<Addps>(product, exchanged(product, 1))?;
+    let pairs = cpu.float::<Addps>(exchanged(product, 1), product)?;
     let sums = cpu.float::<Addps>(pairs, exchanged(pairs, 2))?;
     cpu.set_xmm(op.dst, keep(sums, imm));
     Ok(())

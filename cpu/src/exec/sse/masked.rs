@@ -6,12 +6,9 @@ use crate::op::Op;
 
 /// Stores those bytes of `data` whose mask byte has its sign bit set.
 pub(super) fn store_selected(cpu: &mut Cpu, at: u64, data: &[u8], mask: &[u8]) -> Done {
-    let selected = |i: &usize| mask[*i] & 0x80 != 0;
-    if !(0..data.len()).any(|i| selected(&i)) {
-        return Ok(());
-    }
-    // The whole operand has to be writable, whatever is selected of it.
+    // The whole operand has to be writable, even if nothing of it is selected.
     cpu.probe_write(at, data.len() as u64)?;
+    let selected = |i: &usize| mask[*i] & 0x80 != 0;
     for i in (0..data.len()).filter(selected) {
         cpu.store(at.wrapping_add(i as u64), data[i])?;
     }

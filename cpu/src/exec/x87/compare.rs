@@ -66,16 +66,13 @@ pub(crate) fn zero<O: Native>(cpu: &mut Cpu, op: &Op) -> Done {
     Ok(())
 }
 
-/// FCOMI and FUCOMI: C3, C2 and C0 as ZF, PF and CF.
+/// FCOMI and FUCOMI: C3, C2 and C0 as ZF, PF and CF, in any case.
 pub(crate) fn to_eflags<O: Native>(cpu: &mut Cpu, op: &Op) -> Done {
     cpu.x87_pending()?;
     let (codes, counts) = cpu.x87_compare::<O>(op, None);
-    if !counts {
-        return Ok(());
-    }
     let flag = |code: u16, flag: u64| if codes & code != 0 { flag } else { 0 };
     cpu.flags = Flags::from_bits(flag(C3, bit::ZF) | flag(C2, bit::PF) | flag(C0, bit::CF));
-    if op.aux != 0 {
+    if counts && op.aux != 0 {
         cpu.fpu.pop();
     }
     Ok(())

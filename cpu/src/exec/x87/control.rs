@@ -63,8 +63,10 @@ pub(crate) fn fnclex(cpu: &mut Cpu, _: &Op) -> Done {
 }
 
 /// FNOP, which waits; and FNENI, FNDISI and FNSETPM, which do nothing.
-pub(crate) fn fnop(cpu: &mut Cpu, _: &Op) -> Done {
-    cpu.x87_pending()
+pub(crate) fn fnop(cpu: &mut Cpu, op: &Op) -> Done {
+    cpu.x87_pending()?;
+    cpu.x87_raise(op, 0, 0, 0);
+    Ok(())
 }
 
 pub(crate) fn nothing(_: &mut Cpu, _: &Op) -> Done {

@@ -45,12 +45,10 @@ pub(crate) fn binary_pop<O: Native>(cpu: &mut Cpu, op: &Op) -> Done {
 /// FPREM and FPREM1: C2 says whether the remainder is final, the others show bits of the quotient
 /// and stay as they are if there is none.
 pub(crate) fn remainder<O: Native>(cpu: &mut Cpu, op: &Op) -> Done {
+    let unmasked = cpu.fpu.enabled() & BEFORE;
     two_operands::<O, false>(cpu, op, C2, |o| {
-        if o.status & IE != 0 || is_nan(o.value) {
-            C1 | C2
-        } else {
-            CODES
-        }
+        let computed = o.status & (IE | unmasked) == 0 && !is_nan(o.value);
+        if computed { CODES } else { C1 | C2 }
     })
 }
 
