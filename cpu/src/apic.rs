@@ -315,7 +315,7 @@ impl LocalApic {
                 self.set_tpr(value);
                 Effect::Attention
             }
-            register::EOI => return self.end_of_interrupt(),
+            register::EOI => self.end_of_interrupt(),
             register::ID if !self.x2() => Effect::None,
             register::LDR if !self.x2() => {
                 self.r[number] = value & 0xff00_0000;

@@ -168,7 +168,6 @@ pub struct Cpu {
     pub(crate) code_generation: u64,
     /// Count of invalidated pages that this vCPU's jump cache agrees with.
     pub(crate) code_invalidated: u64,
-    pub(crate) index: usize,
     /// Scratch operations for stepping single instructions.
     pub(crate) step_ops: Vec<Op>,
 }
@@ -220,7 +219,6 @@ impl Cpu {
             code_epoch: 0,
             code_generation: 0,
             code_invalidated: 0,
-            index,
             step_ops: Vec::new(),
         };
         cpu.reset(index == 0);

@@ -25,14 +25,12 @@ impl Cpu {
             if current.vector == vector::PF {
                 self.cr2 = self.fault_address;
             }
-            match self.deliver(
-                current.vector,
-                current.error,
-                Source::Processor,
-                current.is_fault(),
-            ) {
-                Ok(()) => return None,
-                Err(Stop) => {}
+            let resume = current.is_fault();
+            if self
+                .deliver(current.vector, current.error, Source::Processor, resume)
+                .is_ok()
+            {
+                return None;
             }
             let StopReason::Exception(second) = std::mem::replace(&mut self.stop, StopReason::None)
             else {

@@ -108,8 +108,7 @@ impl Flags {
     }
     #[inline(always)]
     pub(crate) fn parity(&self) -> bool {
-        (self.result ^ (self.carry >> 8)) as u8 & 0xff == 0
-            || ((self.result ^ (self.carry >> 8)) as u8).count_ones() & 1 == 0
+        ((self.result ^ (self.carry >> 8)) as u8).count_ones() & 1 == 0
     }
     #[inline(always)]
     pub(crate) fn af(&self) -> bool {

@@ -26,10 +26,22 @@ fn l209_bodies_run_in_order_after_the_chunk() {
 #[test]
 fn l209_bad_registrations_raise_at_the_authors_line() {
     for (source, message) in [
-        ("test(1, print)", "a.test.lua:1: test: argument 1 (name) must be a string, got integer"),
-        ("test('x')", "a.test.lua:1: test: argument 2 (fn) must be a function, got nil"),
-        ("test('x', 3, print)", "a.test.lua:1: test: argument 2 (meta) must be a table, got integer"),
-        ("test('x', {}, 3)", "a.test.lua:1: test: argument 3 (fn) must be a function, got integer"),
+        (
+            "test(1, print)",
+            "a.test.lua:1: test: argument 1 (name) must be a string, got integer",
+        ),
+        (
+            "test('x')",
+            "a.test.lua:1: test: argument 2 (fn) must be a function, got nil",
+        ),
+        (
+            "test('x', 3, print)",
+            "a.test.lua:1: test: argument 2 (meta) must be a table, got integer",
+        ),
+        (
+            "test('x', {}, 3)",
+            "a.test.lua:1: test: argument 3 (fn) must be a function, got integer",
+        ),
         (
             "test('x', print)\ntest('x', print)",
             "a.test.lua:2: test: duplicate name `x` in this file",
@@ -40,7 +52,11 @@ fn l209_bad_registrations_raise_at_the_authors_line() {
         assert_eq!(run.report.status, FileStatus::Failed);
     }
     let inner = run("test('x', function() test('y', print) end)");
-    assert!(inner.failure("x").starts_with("a.test.lua:1: test: cannot register `y`"));
+    assert!(
+        inner
+            .failure("x")
+            .starts_with("a.test.lua:1: test: cannot register `y`")
+    );
 }
 
 #[test]
@@ -58,11 +74,25 @@ fn l211_l249_assertions_say_file_line_and_values() {
     assert_eq!(run.failure("neq"), "a.test.lua:5: x == x");
     assert_eq!(run.failure("plain"), "a.test.lua:6: assertion failed");
     assert_eq!(run.failure("msg"), "a.test.lua:7: why");
-    assert_eq!(run.failure("fail"), "a.test.lua:8: explicit failure (t:fail)");
-    assert_eq!(run.failure("contains"), "a.test.lua:9: \"x\" not found in \"abc\"");
-    assert!(run.failure("types").contains("must be strings, got string and integer"));
-    let Outcome::Failed(failure) = &run.end("eq").outcome else { panic!() };
-    assert_eq!((failure.file.as_deref(), failure.line), (Some("a.test.lua"), Some(2)));
+    assert_eq!(
+        run.failure("fail"),
+        "a.test.lua:8: explicit failure (t:fail)"
+    );
+    assert_eq!(
+        run.failure("contains"),
+        "a.test.lua:9: \"x\" not found in \"abc\""
+    );
+    assert!(
+        run.failure("types")
+            .contains("must be strings, got string and integer")
+    );
+    let Outcome::Failed(failure) = &run.end("eq").outcome else {
+        panic!()
+    };
+    assert_eq!(
+        (failure.file.as_deref(), failure.line),
+        (Some("a.test.lua"), Some(2))
+    );
     assert_eq!(failure.source_line.as_deref(), Some("  t:assert_eq(1, 2)"));
     assert_eq!(failure.values, Some(("1".into(), "2".into())));
 }
@@ -82,7 +112,10 @@ fn l213_assert_raises_returns_the_error_and_forgets_failures_inside() {
     "#);
     assert_eq!(run.end("ok").outcome, Outcome::Passed);
     assert!(run.failure("no raise").ends_with(": expected to raise"));
-    assert!(run.failure("no raise msg").ends_with(": m: expected to raise"));
+    assert!(
+        run.failure("no raise msg")
+            .ends_with(": m: expected to raise")
+    );
     assert_eq!(run.reason("skip passes"), "s");
 }
 
@@ -99,7 +132,10 @@ fn l215_failures_and_skips_stick() {
     assert_eq!(run.failure("failed"), "a.test.lua:2: first");
     assert_eq!(run.reason("skipped"), "later");
     assert!(run.failure("both").ends_with(": f"));
-    assert_eq!(run.failure("then"), "a.test.lua:7: f\nthen: a.test.lua:7: g");
+    assert_eq!(
+        run.failure("then"),
+        "a.test.lua:7: f\nthen: a.test.lua:7: g"
+    );
 }
 
 #[test]
@@ -127,7 +163,10 @@ fn l217_wait_until_polls_and_times_out() {
         test("key", function() wait_until(function() end, {timeot = 1}) end)
     "#);
     assert_eq!(run.end("value").outcome, Outcome::Passed);
-    assert_eq!(run.failure("timeout"), "a.test.lua:8: wait_until: the moon not met within 0.03s");
+    assert_eq!(
+        run.failure("timeout"),
+        "a.test.lua:8: wait_until: the moon not met within 0.03s"
+    );
     assert_eq!(run.failure("error"), "a.test.lua:10: at once");
     assert!(run.failure("bad").contains("bad timeout string \"soon\""));
     assert!(run.failure("key").contains("unknown option `timeot`"));
@@ -145,10 +184,19 @@ fn l218_global_assert_keeps_its_contract() {
         test('eq msg', function() assert_eq(1, 2, 'm') end)");
     assert_eq!(run.end("ok").outcome, Outcome::Passed);
     let text = run.failure("default");
-    assert!(text.starts_with("a.test.lua:5: assertion failed! (value: false)"), "{text}");
-    assert!(text.contains("assert(1 == 2)") && text.ends_with("a.test.lua:5"), "{text}");
+    assert!(
+        text.starts_with("a.test.lua:5: assertion failed! (value: false)"),
+        "{text}"
+    );
+    assert!(
+        text.contains("assert(1 == 2)") && text.ends_with("a.test.lua:5"),
+        "{text}"
+    );
     assert_eq!(run.failure("text"), "a.test.lua:6: why");
-    assert_eq!(run.failure("eq"), "a.test.lua:7: expected \"a\", got \"b\\x00\"");
+    assert_eq!(
+        run.failure("eq"),
+        "a.test.lua:7: expected \"a\", got \"b\\x00\""
+    );
     assert_eq!(run.failure("eq msg"), "a.test.lua:8: m: expected 1, got 2");
 }
 
@@ -156,15 +204,30 @@ fn l218_global_assert_keeps_its_contract() {
 fn l219_a_failing_chunk_leaves_its_tests_unreached() {
     let run = run("test('x', print)\nlocal t = nil\nreturn t.y");
     assert_eq!(run.reason("x"), "not run: the file's code failed");
-    assert!(run.chunk_error().starts_with("a.test.lua:3: attempt to index a nil value"));
+    assert!(
+        run.chunk_error()
+            .starts_with("a.test.lua:3: attempt to index a nil value")
+    );
     assert_eq!(run.report.status, FileStatus::Failed);
 }
 
 #[test]
 fn l219_a_syntax_error_is_the_files_failure() {
     let run = run("local = 3");
-    assert!(run.chunk_error().starts_with("a.test.lua:1: "), "{}", run.chunk_error());
-    assert_eq!(run.report.chunk_error.as_ref().unwrap().source_line.as_deref(), Some("local = 3"));
+    assert!(
+        run.chunk_error().starts_with("a.test.lua:1: "),
+        "{}",
+        run.chunk_error()
+    );
+    assert_eq!(
+        run.report
+            .chunk_error
+            .as_ref()
+            .unwrap()
+            .source_line
+            .as_deref(),
+        Some("local = 3")
+    );
 }
 
 #[test]
@@ -180,13 +243,20 @@ fn l221_a_deadline_ends_only_its_test() {
     assert_eq!(run.failure("loop"), "a.test.lua:3: timed out after 0.05s");
     assert!(run.failure("wait").ends_with("timed out after 0.05s"));
     assert_eq!(run.end("next").outcome, Outcome::Passed);
-    assert!(run.failure("bad").contains("meta.timeout: bad timeout string \"x\""));
+    assert!(
+        run.failure("bad")
+            .contains("meta.timeout: bad timeout string \"x\"")
+    );
 }
 
 #[test]
 fn r112_the_file_deadline_ends_the_file() {
-    let source = "test('a', function() end) test('b', function() while true do end end) test('c', print)";
-    let options = Options { timeout: Some(Duration::from_millis(100)), ..Options::default() };
+    let source =
+        "test('a', function() end) test('b', function() while true do end end) test('c', print)";
+    let options = Options {
+        timeout: Some(Duration::from_millis(100)),
+        ..Options::default()
+    };
     let run = run_with(source, options);
     assert_eq!(run.end("a").outcome, Outcome::Passed);
     assert_eq!(run.failure("b"), "a.test.lua:1: file timed out after 0.1s");
@@ -202,8 +272,14 @@ fn r062_an_interrupt_fails_the_running_test() {
         std::thread::sleep(Duration::from_millis(50));
         later.set();
     });
-    let options = Options { interrupt, ..Options::default() };
-    let run = run_with("test('a', function() while true do end end) test('b', print)", options);
+    let options = Options {
+        interrupt,
+        ..Options::default()
+    };
+    let run = run_with(
+        "test('a', function() while true do end end) test('b', print)",
+        options,
+    );
     waker.join().unwrap();
     assert!(run.failure("a").ends_with(": interrupted"));
     assert_eq!(run.reason("b"), "not run: interrupted");
@@ -218,16 +294,28 @@ fn l222_l223_meta_skips() {
         test("meta", {f = print, n = 1}, function(t) t:assert_eq(t.meta.n, 1) end)
     "#);
     assert_eq!(run.reason("skip"), "skipped: broken");
-    assert!(run.reason("slow").starts_with("filtered: slow tests skipped"));
+    assert!(
+        run.reason("slow")
+            .starts_with("filtered: slow tests skipped")
+    );
     assert_eq!(run.end("meta").outcome, Outcome::Passed);
-    assert!(run.record.warnings[0].contains("a function was left out"), "{:?}", run.record.warnings);
+    assert!(
+        run.record.warnings[0].contains("a function was left out"),
+        "{:?}",
+        run.record.warnings
+    );
     let options = Options {
-        filter: Filter { include_slow: true, ..Filter::default() },
+        filter: Filter {
+            include_slow: true,
+            ..Filter::default()
+        },
         ..Options::default()
     };
-    assert!(run_with("test('s', {slow=1}, function() error('ran') end)", options)
-        .failure("s")
-        .ends_with("ran"));
+    assert!(
+        run_with("test('s', {slow=1}, function() error('ran') end)", options)
+            .failure("s")
+            .ends_with("ran")
+    );
 }
 
 #[test]
@@ -270,9 +358,19 @@ fn l232_a_tail_call_still_has_a_position() {
 
 #[test]
 fn l207_l208_json_errors_are_the_authors() {
-    let run = run("test('x', function() json.decode('[1') end)\ntest('y', function() json.encode{a=print} end)");
-    assert!(run.failure("x").starts_with("a.test.lua:1: json.decode: EOF while"), "{}", run.failure("x"));
-    assert_eq!(run.failure("y"), "a.test.lua:2: json.encode: .a: cannot encode a function");
+    let run = run(
+        "test('x', function() json.decode('[1') end)\ntest('y', function() json.encode{a=print} end)",
+    );
+    assert!(
+        run.failure("x")
+            .starts_with("a.test.lua:1: json.decode: EOF while"),
+        "{}",
+        run.failure("x")
+    );
+    assert_eq!(
+        run.failure("y"),
+        "a.test.lua:2: json.encode: .a: cannot encode a function"
+    );
 }
 
 #[test]
@@ -304,7 +402,11 @@ fn l003_l009_tasks_wait_side_by_side() {
         test("next", function(t) t:assert(true) end)
     "#);
     assert_eq!(run.end("order").outcome, Outcome::Passed);
-    assert!(run.failure("unjoined").ends_with(": lost"), "{}", run.failure("unjoined"));
+    assert!(
+        run.failure("unjoined").ends_with(": lost"),
+        "{}",
+        run.failure("unjoined")
+    );
     assert!(run.failure("finished").contains("not met within 0.005s"));
     assert_eq!(run.end("barrier").outcome, Outcome::Passed);
     assert_eq!(run.reason("deadlock"), "done");
@@ -330,13 +432,18 @@ fn l010_l013_l014_provium_is_a_lab_with_few_settings() {
         end)
         test("deadline", function() while true do end end)
     "#);
-    assert_eq!(run.end("scope").outcome, Outcome::Passed, "{:?}", run.end("scope"));
+    assert_eq!(
+        run.end("scope").outcome,
+        Outcome::Passed,
+        "{:?}",
+        run.end("scope")
+    );
     assert!(run.failure("deadline").ends_with("timed out after 0.03s"));
 }
 
 #[test]
 fn c011_pack_needs_no_guest() {
-    run(r#"
+    run(r##"
         test("pack", function(t)
             t:assert_eq(provium.pack("u8 i16", 255, -2), "\xff\xfe\xff")
             t:assert_eq(provium.unpack("u64", ("\xff"):rep(8)), -1)
@@ -345,7 +452,7 @@ fn c011_pack_needs_no_guest() {
             t:assert_contains(t:assert_raises(function() provium.pack("u8", -129) end), "out of range: -129")
             t:assert_contains(t:assert_raises(function() provium.pack("u8", 1.5) end), "a.test.lua:8: pack: value 1")
         end)
-    "#)
+    "##)
     .all_passed();
 }
 
@@ -355,10 +462,19 @@ fn every_function_is_in_the_table() {
     let entries = lua.reference().unwrap();
     for entry in &entries {
         let name = format!("{}.{}", entry.class, entry.name);
-        assert!(!entry.doc.is_empty() && !entry.signature.is_empty(), "{name}");
+        assert!(
+            !entry.doc.is_empty() && !entry.signature.is_empty(),
+            "{name}"
+        );
     }
     let has = |class: &str, name: &str| entries.iter().any(|e| e.class == class && e.name == name);
-    for (class, name) in [("VM", "run"), ("Worker", "run"), ("VM", "exec"), ("", "test"), ("t", "skip")] {
+    for (class, name) in [
+        ("VM", "run"),
+        ("Worker", "run"),
+        ("VM", "exec"),
+        ("", "test"),
+        ("t", "skip"),
+    ] {
         assert!(has(class, name), "{class}.{name}");
     }
 }
@@ -367,10 +483,19 @@ fn every_function_is_in_the_table() {
 fn r004_the_prompt_shows_values_and_survives_errors() {
     let lua = support::interactive();
     let shown = |source: &str| lua.evaluate(source);
-    assert_eq!(shown("1 + 1, 'a'"), Evaluated::Done(Some("2\t\"a\"".into())));
+    assert_eq!(
+        shown("1 + 1, 'a'"),
+        Evaluated::Done(Some("2\t\"a\"".into()))
+    );
     assert_eq!(shown("x = {1, 2, k = 'v'}"), Evaluated::Done(None));
-    assert_eq!(shown("x"), Evaluated::Done(Some("{1, 2, k = \"v\"}".into())));
+    assert_eq!(
+        shown("x"),
+        Evaluated::Done(Some("{1, 2, k = \"v\"}".into()))
+    );
     assert_eq!(shown("for i = 1, 2 do"), Evaluated::Incomplete);
     assert_eq!(shown("error('no')"), Evaluated::Failed("repl:1: no".into()));
-    assert_eq!(shown("provium:name()"), Evaluated::Done(Some("\"provium\"".into())));
+    assert_eq!(
+        shown("provium:name()"),
+        Evaluated::Done(Some("\"provium\"".into()))
+    );
 }

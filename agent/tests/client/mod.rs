@@ -131,12 +131,13 @@ impl Read for Line {
             revents: 0,
         };
         let timeout = i32::try_from(self.patience.get().as_millis()).unwrap();
-        // SAFETY: one entry, valid during the call.
         #[expect(
             unsafe_code,
             reason = "the standard library cannot wait for a terminal"
         )]
-        match unsafe { libc::poll(&raw mut fd, 1, timeout) } {
+        // SAFETY: one entry, valid during the call.
+        let ready = unsafe { libc::poll(&raw mut fd, 1, timeout) };
+        match ready {
             0 => Err(IoErrorKind::TimedOut.into()),
             _ => self.file.read(buffer),
         }

@@ -6,20 +6,20 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 /// A directory with files in it, where the program is run.
-pub struct Place {
+pub(crate) struct Place {
     dir: tempfile::TempDir,
 }
 
 /// What a run of the program gave.
-pub struct Ran {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Place {
     /// A place with these files.
-    pub fn with(files: &[(&str, &str)]) -> Self {
+    pub(crate) fn with(files: &[(&str, &str)]) -> Self {
         let place = Self {
             dir: tempfile::tempdir().unwrap(),
         };
@@ -29,18 +29,18 @@ impl Place {
         place
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
 
-    pub fn write(&self, name: &str, text: &str) {
+    pub(crate) fn write(&self, name: &str, text: &str) {
         let path = self.path().join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
     }
 
     /// The program, to be run here with a home of its own and no KVM.
-    pub fn command(&self, line: &str) -> Command {
+    pub(crate) fn command(&self, line: &str) -> Command {
         let mut command = program();
         command
             .args(line.split_whitespace())
@@ -53,13 +53,13 @@ impl Place {
     }
 
     /// Runs the program with the words of `line`.
-    pub fn run(&self, line: &str) -> Ran {
+    pub(crate) fn run(&self, line: &str) -> Ran {
         self.command(line).output().unwrap().into()
     }
 }
 
 /// The built program.
-pub fn program() -> Command {
+pub(crate) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_provium"));
     for name in [
         "PROVIUM_KERNEL",
@@ -73,7 +73,7 @@ pub fn program() -> Command {
 }
 
 /// The root of the repository.
-pub fn repository() -> PathBuf {
+pub(crate) fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .unwrap()
@@ -93,7 +93,7 @@ impl From<Output> for Ran {
 impl Ran {
     /// Panics with everything that was printed unless the code is as expected.
     #[track_caller]
-    pub fn expect(self, code: i32) -> Self {
+    pub(crate) fn expect(self, code: i32) -> Self {
         let Self { stdout, stderr, .. } = &self;
         assert_eq!(
             self.code, code,
@@ -103,7 +103,7 @@ impl Ran {
     }
 
     /// Stdout without the seconds of the summary.
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let mut lines: Vec<String> = self.stdout.lines().map(str::to_owned).collect();
         if let Some(last) = lines.last_mut()
             && let Some(at) = last.rfind("; ")

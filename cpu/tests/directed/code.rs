@@ -189,11 +189,11 @@ fn one_page_in_two_modes() {
         let mut g = Guest::long();
         // 48: REX.W, or dec eax. So: mov rax, rbx; or dec eax, mov eax, ebx. Then INT3.
         g.memory.write(USER_CODE, &[0x48, 0x89, 0xd8, 0xcc]);
-        g.to_user();
+        g.enter_user();
         g.adjust(|s| s.gpr[3] = 0x1_2345_6789);
         g.expect(3, 0);
         assert_eq!(g.gpr(0), 0x1_2345_6789);
-        g.to_user32();
+        g.enter_user32();
         g.adjust(|s| (s.gpr[3], s.gpr[0]) = (0x55, 1));
         g.expect(3, 0);
         assert_eq!(g.gpr(0), 0x55);

@@ -109,7 +109,7 @@ pub(crate) fn privileged_instructions_fault_in_ring_3() {
     for emit in all {
         both_ways(|| {
             let mut g = Guest::long();
-            g.to_user();
+            g.enter_user();
             g.code(emit);
             let trap = g.expect(GP, 0);
             assert_eq!(trap.rip, crate::guest::USER_CODE);
@@ -320,7 +320,7 @@ pub(crate) fn time_stamp_counter() {
     both_ways(|| {
         let mut g = Guest::long();
         g.adjust(|s| s.cr4 |= 4);
-        g.to_user();
+        g.enter_user();
         g.code(|a| a.rdtsc());
         g.expect(GP, 0);
     });

@@ -138,7 +138,7 @@ pub(crate) fn string_ports() {
 pub(crate) fn port_permissions() {
     both_ways(|| {
         let mut g = Guest::long();
-        g.to_user();
+        g.enter_user();
         g.adjust(|s| s.rflags |= 0x3000);
         g.code(|a| {
             a.out(0x80, al)?;
@@ -155,7 +155,7 @@ pub(crate) fn port_permissions() {
         // The bitmap permits ports 0x00..0x07 but 0x02; a byte of ones ends it.
         g.memory.write(TSS + 0x66, &[0x68, 0, 0x04, 0xff, 0xff]);
         g.adjust(|s| s.tr.limit = 0x6a);
-        g.to_user();
+        g.enter_user();
         g.code(|a| {
             a.out(0x01, al)?;
             a.out(0x01, ax)

@@ -243,7 +243,7 @@ impl Guest {
     }
 
     /// Goes to ring 3, 64-bit, at [`USER_CODE`].
-    pub(crate) fn to_user(&mut self) {
+    pub(crate) fn enter_user(&mut self) {
         self.adjust(|s| {
             s.segments[1] = segment(USER_CS);
             s.segments[2] = segment(USER_DS);
@@ -253,7 +253,7 @@ impl Guest {
     }
 
     /// Goes to ring 3 in compatibility mode at [`USER_CODE`].
-    pub(crate) fn to_user32(&mut self) {
+    pub(crate) fn enter_user32(&mut self) {
         self.bits = 32;
         self.adjust(|s| {
             s.segments = [segment(USER_DS); 6];

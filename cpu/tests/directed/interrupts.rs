@@ -42,7 +42,7 @@ pub(crate) fn int_changes_rings_and_iret_returns() {
             a.pop(rcx)?;
             a.iretq()
         });
-        g.to_user();
+        g.enter_user();
         g.adjust(|s| s.rflags |= 0x202);
         g.code(|a| {
             a.int(0x80)?;
@@ -122,7 +122,7 @@ pub(crate) fn bad_gates() {
         both_ways(|| {
             let mut g = Guest::long();
             set_gate(&g.memory, 0x80, gate);
-            g.to_user();
+            g.enter_user();
             g.code(|a| a.int(0x80));
             let trap = g.expect(vector, error);
             assert_eq!(trap.rip, USER_CODE, "a fault: {gate:x?}");
@@ -322,14 +322,14 @@ pub(crate) fn single_step() {
 pub(crate) fn one_byte_interrupts() {
     both_ways(|| {
         let mut g = Guest::long();
-        g.to_user();
+        g.enter_user();
         g.code(|a| a.int1());
         let trap = g.expect(DB, 0);
         assert_eq!(trap.rip, USER_CODE + 1);
     });
     both_ways(|| {
         let mut g = Guest::long();
-        g.to_user32();
+        g.enter_user32();
         g.adjust(|s| s.rflags |= 0x800);
         g.code(|a| a.into());
         let trap = g.expect(4, 0);

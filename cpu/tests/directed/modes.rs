@@ -193,7 +193,7 @@ fn protected_mode_interrupts() {
     both_ways(|| {
         // A general-protection fault from ring 3 carries its error code.
         let mut g = Guest::protected();
-        g.to_user32();
+        g.enter_user32();
         g.code(|a| {
             a.mov(eax, 0x1000)?;
             a.mov(ds, eax)

@@ -94,7 +94,7 @@ pub(crate) fn rights_of_the_user() {
     ] {
         both_ways(|| {
             let mut g = with_page(bits);
-            g.to_user();
+            g.enter_user();
             g.code(|a| {
                 if write {
                     a.mov(ptr(rbx), rax)
@@ -111,7 +111,7 @@ pub(crate) fn rights_of_the_user() {
         let at = g.memory.entry(ROOT, PAGE, 30);
         let upper = g.memory.read_u64(at);
         g.memory.write_u64(at, upper & !WRITE);
-        g.to_user();
+        g.enter_user();
         g.code(|a| a.mov(ptr(rbx), rax));
         g.expect(PF, U | P | W);
     });
@@ -201,7 +201,7 @@ pub(crate) fn supervisor_mode_access_prevention() {
     });
     both_ways(|| {
         let mut g = Guest::long();
-        g.to_user();
+        g.enter_user();
         g.code(|a| a.stac());
         g.expect(6, 0);
     });

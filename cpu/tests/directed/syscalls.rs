@@ -46,7 +46,7 @@ pub(crate) fn syscall_and_sysretq() {
             a.pop(rsi)?;
             a.sysretq()
         });
-        g.to_user();
+        g.enter_user();
         g.adjust(|s| s.rflags = 0x0020_0ad7);
         g.code(|a| {
             a.syscall()?;
@@ -101,7 +101,7 @@ pub(crate) fn syscall_faults() {
     });
     both_ways(|| {
         let mut g = with_syscall();
-        g.to_user32();
+        g.enter_user32();
         g.code_of(32, USER_CODE, |a| a.db(&[0x0f, 0x05]));
         g.expect(UD, 0);
     });
@@ -113,7 +113,7 @@ pub(crate) fn syscall_under_single_step() {
     both_ways(|| {
         let mut g = with_syscall();
         g.code_at(CODE, |a| a.hlt());
-        g.to_user();
+        g.enter_user();
         g.adjust(|s| s.rflags |= 0x100);
         g.code(|a| a.syscall());
         g.run_to_halt();
@@ -136,7 +136,7 @@ pub(crate) fn sysenter_and_sysexit() {
             a.mov(ecx, USER_STACK as u32)?;
             a.sysexit()
         });
-        g.to_user();
+        g.enter_user();
         g.adjust(|s| s.rflags |= 0x200);
         g.code(|a| a.sysenter());
         g.code_of(32, USER_CODE + 0x100, |a| a.int3());
@@ -166,7 +166,7 @@ pub(crate) fn sysenter_and_sysexit() {
     });
     both_ways(|| {
         let mut g = Guest::long();
-        g.to_user();
+        g.enter_user();
         g.code(|a| a.sysenter());
         g.expect(GP, 0);
     });

@@ -128,7 +128,7 @@ pub(crate) fn questions_about_descriptors() {
     let run = |user: bool, selector: u16| {
         let mut g = Guest::long();
         if user {
-            g.to_user();
+            g.enter_user();
         }
         g.adjust(|s| s.gpr[0] = selector.into());
         g.code(|a| {
@@ -288,7 +288,7 @@ pub(crate) fn far_return_to_ring_3() {
     both_ways(|| {
         // Not towards an inner ring.
         let mut g = Guest::long();
-        g.to_user();
+        g.enter_user();
         g.code(|a| {
             a.push(KERNEL_CS as i32)?;
             a.push(CODE as i32)?;

@@ -54,7 +54,7 @@ pub(crate) fn differences(
     if native.vector == PAGE_FAULT && selects_nothing(case, insn) {
         return d;
     }
-    exception(case, insn, native, ours, &mut d);
+    exception(insn, native, ours, &mut d);
     registers(case, insn, native, ours, &mut d);
     let mask = FLAGS & !open_flags;
     if (native.rflags ^ ours.rflags) & mask != 0 {
@@ -66,7 +66,7 @@ pub(crate) fn differences(
     d
 }
 
-fn exception(case: &Case, insn: &Instruction, native: &Outcome, ours: &Outcome, d: &mut String) {
+fn exception(insn: &Instruction, native: &Outcome, ours: &Outcome, d: &mut String) {
     if native.rip == ours.rip && either_operand(insn, native, ours) {
         return;
     }
@@ -146,12 +146,12 @@ fn registers(case: &Case, insn: &Instruction, native: &Outcome, ours: &Outcome, 
     if partial_loads(insn) && native.vector != 3 && native.vector == ours.vector {
         return;
     }
-    for n in 0..count {
+    for (n, name) in NAMES.iter().enumerate().take(count) {
         if (native.gpr[n] ^ ours.gpr[n]) & mask & !undefined_bits(case, insn, n, native) != 0 {
             let _ = writeln!(
                 d,
                 "  {}: host {:#x}, ours {:#x}",
-                NAMES[n], native.gpr[n], ours.gpr[n]
+                name, native.gpr[n], ours.gpr[n]
             );
         }
     }

@@ -254,7 +254,11 @@ pub(crate) fn stack_contents(rng: &mut Rng, case: &mut Case, insn: &Instruction)
     let (code, width) = (values::code_address(rng), stack_width(case, insn));
     // With AC set, IRET itself checks the alignment of its frame, for which Linux blames a split
     // lock and tries again for ever.
-    let aligned = if case.gpr[RSP] % 8 == 0 { 0x4_0000 } else { 0 };
+    let aligned = if case.gpr[RSP].is_multiple_of(8) {
+        0x4_0000
+    } else {
+        0
+    };
     let flags = rng.next() & (0x20_4ed5 | aligned) | if rng.chance(10) { 0x100 } else { 0 };
     let words = match insn.mnemonic() {
         Mnemonic::Ret => [code, 0, 0, 0, 0],

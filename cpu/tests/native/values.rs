@@ -134,7 +134,7 @@ pub(crate) fn single(rng: &mut Rng) -> u32 {
     match rng.below(4) {
         0..=1 => rng.pick(&F32),
         // Near one, so that results round, cancel and compare.
-        2 => 0x3f00_0000 + rng.below(0x0200_0000) as u32 | (rng.below(2) as u32) << 31,
+        2 => (0x3f00_0000 + rng.below(0x0200_0000) as u32) | ((rng.below(2) as u32) << 31),
         _ => rng.next() as u32,
     }
 }
@@ -170,7 +170,7 @@ const F64: [u64; 24] = [
 pub(crate) fn double(rng: &mut Rng) -> u64 {
     match rng.below(4) {
         0..=1 => rng.pick(&F64),
-        2 => 0x3fe0_0000_0000_0000 + rng.below(1 << 54) | rng.below(2) << 63,
+        2 => (0x3fe0_0000_0000_0000 + rng.below(1 << 54)) | (rng.below(2) << 63),
         _ => rng.next(),
     }
 }

@@ -127,9 +127,7 @@ impl<'a> Contents<'a> {
         }
         for dir in &recipe.directories {
             let mode = if dir.ends_with("/tmp") { 0o1777 } else { 0o755 };
-            contents
-                .nodes
-                .insert(dir.clone(), Node::Directory { mode: mode });
+            contents.nodes.insert(dir.clone(), Node::Directory { mode });
         }
         contents
     }

@@ -228,7 +228,6 @@ pub(crate) fn read_options(cx: &Cx<'_>, args: &mut Args) -> Result<BootOptions, 
             || options.duration("agent_timeout"),
             |limit| Ok(Some(limit)),
         )?,
-        ..BootOptions::default()
     })
 }
 

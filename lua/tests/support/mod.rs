@@ -9,16 +9,18 @@ use provium_lab::config::{Config, Places};
 use provium_lab::guest::{Guests, Silent};
 use provium_lab::{Backend, Harness};
 use provium_lua::{
-    FileJob, FileReport, Filter, Interactive, Interrupt, Observer, Outcome, Setup, TestEnd, run_file};
+    FileJob, FileReport, Filter, Interactive, Interrupt, Observer, Outcome, Setup, TestEnd,
+    run_file,
+};
 use provium_protocol::Meta;
 
 /// Everything a run told.
 #[derive(Default)]
-pub struct Record {
-    pub started: Vec<String>,
-    pub ends: Vec<TestEnd>,
-    pub printed: String,
-    pub warnings: Vec<String>,
+pub(crate) struct Record {
+    pub(crate) started: Vec<String>,
+    pub(crate) ends: Vec<TestEnd>,
+    pub(crate) printed: String,
+    pub(crate) warnings: Vec<String>,
 }
 
 #[derive(Default)]
@@ -34,7 +36,11 @@ impl Observer for Collector {
     }
 
     fn print(&self, bytes: &[u8]) {
-        self.0.lock().unwrap().printed.push_str(&String::from_utf8_lossy(bytes));
+        self.0
+            .lock()
+            .unwrap()
+            .printed
+            .push_str(&String::from_utf8_lossy(bytes));
     }
 
     fn warn(&self, text: &str) {
@@ -47,26 +53,26 @@ impl Observer for Collector {
 }
 
 /// A run of one source.
-pub struct Run {
-    pub report: FileReport,
-    pub record: Record,
+pub(crate) struct Run {
+    pub(crate) report: FileReport,
+    pub(crate) record: Record,
 }
 
 /// How to run a source.
 #[derive(Default)]
-pub struct Options {
-    pub filter: Filter,
-    pub timeout: Option<Duration>,
-    pub interrupt: Interrupt,
+pub(crate) struct Options {
+    pub(crate) filter: Filter,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) interrupt: Interrupt,
 }
 
 /// Runs `source` as `a.test.lua`.
-pub fn run(source: &str) -> Run {
+pub(crate) fn run(source: &str) -> Run {
     run_with(source, Options::default())
 }
 
 /// Runs `source` as `a.test.lua` beside `files`.
-pub fn run_among(source: &str, files: &[(&str, &str)]) -> Run {
+pub(crate) fn run_among(source: &str, files: &[(&str, &str)]) -> Run {
     let dir = tempfile::tempdir().unwrap();
     for (name, text) in files {
         std::fs::write(dir.path().join(name), text).unwrap();
@@ -74,7 +80,7 @@ pub fn run_among(source: &str, files: &[(&str, &str)]) -> Run {
     run_in(dir.path(), source, Options::default())
 }
 
-pub fn run_with(source: &str, options: Options) -> Run {
+pub(crate) fn run_with(source: &str, options: Options) -> Run {
     let dir = tempfile::tempdir().unwrap();
     run_in(dir.path(), source, options)
 }
@@ -84,9 +90,16 @@ fn run_in(dir: &std::path::Path, source: &str, options: Options) -> Run {
     std::fs::write(&path, source).unwrap();
     let base = dir.to_path_buf();
     let display = move |path: &std::path::Path| {
-        path.strip_prefix(&base).unwrap_or(path).display().to_string()
+        path.strip_prefix(&base)
+            .unwrap_or(path)
+            .display()
+            .to_string()
     };
-    let setup = Setup { harness: harness(dir), display: Box::new(display), stdout_is_data: false };
+    let setup = Setup {
+        harness: harness(dir),
+        display: Box::new(display),
+        stdout_is_data: false,
+    };
     let collector = Arc::new(Collector::default());
     let job = FileJob {
         path,
@@ -101,32 +114,46 @@ fn run_in(dir: &std::path::Path, source: &str, options: Options) -> Run {
 }
 
 /// A state for typing into.
-pub fn interactive() -> Interactive {
+pub(crate) fn interactive() -> Interactive {
     let dir = tempfile::tempdir().unwrap();
     let display = |path: &std::path::Path| path.display().to_string();
     let harness = harness(dir.path());
-    let setup = Setup { harness, display: Box::new(display), stdout_is_data: false };
+    let setup = Setup {
+        harness,
+        display: Box::new(display),
+        stdout_is_data: false,
+    };
     Interactive::new(Arc::new(setup), Arc::new(Collector::default())).unwrap()
 }
 
 /// A harness without a configuration file, on the software CPU. It finds no prepared guest, so a
 /// test that boots something by accident fails.
 fn harness(dir: &std::path::Path) -> Arc<Harness> {
-    let places = Places { home: None, cache: dir.join("cache"), build_dir: None };
+    let places = Places {
+        home: None,
+        cache: dir.join("cache"),
+        build_dir: None,
+    };
     let guests = Guests::new(places.guests(), Arc::new(Silent));
-    Arc::new(Harness::new(Config::builtin(dir, &places), Backend::Soft, guests))
+    Arc::new(Harness::new(
+        Config::builtin(dir, &places),
+        Backend::Soft,
+        guests,
+    ))
 }
 
 impl Run {
     /// The end of the test called `name`.
-    pub fn end(&self, name: &str) -> &TestEnd {
-        self.record.ends.iter().find(|end| end.name == name).unwrap_or_else(|| {
-            panic!("no test {name}; chunk error: {:?}", self.report.chunk_error)
-        })
+    pub(crate) fn end(&self, name: &str) -> &TestEnd {
+        self.record
+            .ends
+            .iter()
+            .find(|end| end.name == name)
+            .unwrap_or_else(|| panic!("no test {name}; chunk error: {:?}", self.report.chunk_error))
     }
 
     /// The failure message of the test called `name`.
-    pub fn failure(&self, name: &str) -> &str {
+    pub(crate) fn failure(&self, name: &str) -> &str {
         match &self.end(name).outcome {
             Outcome::Failed(failure) => &failure.message,
             other => panic!("{name} did not fail: {other:?}"),
@@ -134,7 +161,7 @@ impl Run {
     }
 
     /// The skip reason of the test called `name`.
-    pub fn reason(&self, name: &str) -> &str {
+    pub(crate) fn reason(&self, name: &str) -> &str {
         match &self.end(name).outcome {
             Outcome::Skipped(reason) => reason,
             other => panic!("{name} was not skipped: {other:?}"),
@@ -142,7 +169,7 @@ impl Run {
     }
 
     /// Panics unless every test passed and the chunk did.
-    pub fn all_passed(&self) {
+    pub(crate) fn all_passed(&self) {
         assert_eq!(self.report.chunk_error, None);
         for end in &self.record.ends {
             assert_eq!(end.outcome, Outcome::Passed, "{}", end.name);
@@ -151,7 +178,12 @@ impl Run {
     }
 
     /// The message of the chunk error.
-    pub fn chunk_error(&self) -> &str {
-        &self.report.chunk_error.as_ref().expect("the chunk ran through").message
+    pub(crate) fn chunk_error(&self) -> &str {
+        &self
+            .report
+            .chunk_error
+            .as_ref()
+            .expect("the chunk ran through")
+            .message
     }
 }
