@@ -28,15 +28,16 @@ const VSOCK: u32 = 19;
 const DEVICES: &[u8] = b"/sys/bus/virtio/devices";
 
 /// Dependencies of the drivers, for images that have modules but no `modules.dep`. The last of a
-/// line is loaded first.
+/// line is loaded first. Which of `virtio` and `virtio_ring` needs the other depends on the kernel,
+/// so one of them gets two tries.
 const KNOWN: &str = "\
-kernel/drivers/virtio/virtio_mmio.ko: kernel/drivers/virtio/virtio_ring.ko kernel/drivers/virtio/virtio.ko
+kernel/drivers/virtio/virtio_mmio.ko: kernel/drivers/virtio/virtio_ring.ko kernel/drivers/virtio/virtio.ko kernel/drivers/virtio/virtio_ring.ko
 kernel/drivers/acpi/button.ko:
-kernel/drivers/net/virtio_net.ko: kernel/drivers/net/net_failover.ko kernel/net/core/failover.ko kernel/drivers/virtio/virtio_ring.ko kernel/drivers/virtio/virtio.ko
-kernel/drivers/block/virtio_blk.ko: kernel/drivers/virtio/virtio_ring.ko kernel/drivers/virtio/virtio.ko
-kernel/drivers/char/virtio_console.ko: kernel/drivers/virtio/virtio_ring.ko kernel/drivers/virtio/virtio.ko
-kernel/drivers/char/hw_random/virtio-rng.ko: kernel/drivers/char/hw_random/rng-core.ko kernel/drivers/virtio/virtio_ring.ko kernel/drivers/virtio/virtio.ko
-kernel/net/vmw_vsock/vmw_vsock_virtio_transport.ko: kernel/net/vmw_vsock/vmw_vsock_virtio_transport_common.ko kernel/net/vmw_vsock/vsock.ko kernel/drivers/virtio/virtio_ring.ko kernel/drivers/virtio/virtio.ko
+kernel/drivers/net/virtio_net.ko: kernel/drivers/net/net_failover.ko kernel/net/core/failover.ko kernel/drivers/virtio/virtio_ring.ko kernel/drivers/virtio/virtio.ko kernel/drivers/virtio/virtio_ring.ko
+kernel/drivers/block/virtio_blk.ko: kernel/drivers/virtio/virtio_ring.ko kernel/drivers/virtio/virtio.ko kernel/drivers/virtio/virtio_ring.ko
+kernel/drivers/char/virtio_console.ko: kernel/drivers/virtio/virtio_ring.ko kernel/drivers/virtio/virtio.ko kernel/drivers/virtio/virtio_ring.ko
+kernel/drivers/char/hw_random/virtio-rng.ko: kernel/drivers/char/hw_random/rng-core.ko kernel/drivers/virtio/virtio_ring.ko kernel/drivers/virtio/virtio.ko kernel/drivers/virtio/virtio_ring.ko
+kernel/net/vmw_vsock/vmw_vsock_virtio_transport.ko: kernel/net/vmw_vsock/vmw_vsock_virtio_transport_common.ko kernel/net/vmw_vsock/vsock.ko kernel/drivers/virtio/virtio_ring.ko kernel/drivers/virtio/virtio.ko kernel/drivers/virtio/virtio_ring.ko
 ";
 
 /// Loads what this machine needs at boot.
@@ -86,13 +87,13 @@ fn load(name: &str) {
     let (directory, known) = known_modules();
     for path in order(known, name) {
         let full = [directory.as_bytes(), path].concat();
-        let compressed = !path.ends_with(b".ko");
-        match system::load_module(&full, compressed) {
-            Ok(()) | Err(libc::ENOENT | libc::ENODEV) => {}
-            Err(errno) => {
-                let path = String::from_utf8_lossy(&full);
-                log(&format!("module {path}: {}", describe(errno)));
-            }
+        let result = system::load_module(&full, !path.ends_with(b".ko"));
+        // What it needs may fail in one order and not in the other; the driver itself tells.
+        if let Err(errno) = result
+            && same_name(path, name)
+        {
+            let path = String::from_utf8_lossy(&full);
+            log(&format!("module {path}: {}", describe(errno)));
         }
     }
 }

@@ -32,10 +32,14 @@ pub(crate) fn kernel_log() -> Sys<Vec<u8>> {
     Ok(log)
 }
 
-/// Loads a module, letting the kernel decompress it if it is compressed.
+/// Loads a module, letting the kernel decompress it if it is compressed. One that is there already,
+/// or that the image does not have, is fine.
 pub(crate) fn load_module(path: &[u8], compressed: bool) -> Result<(), Errno> {
     const COMPRESSED_FILE: libc::c_int = 4;
-    let module = file::open(path, libc::O_RDONLY, 0)?;
+    let module = match file::open(path, libc::O_RDONLY, 0) {
+        Err(libc::ENOENT) => return Ok(()),
+        other => other?,
+    };
     let flags = if compressed { COMPRESSED_FILE } else { 0 };
     let options = c"".as_ptr();
     // SAFETY: the options are a constant string.
