@@ -16,13 +16,13 @@ use provium_lab::units;
     after_help = HELP_EXAMPLES,
     max_term_width = 100
 )]
-pub struct Cli {
+pub(crate) struct Cli {
     /// What to do; without it, PATHS are run.
     #[command(subcommand)]
-    pub command: Option<Command>,
+    pub(crate) command: Option<Command>,
     /// The flags of a run.
     #[command(flatten)]
-    pub run: RunArgs,
+    pub(crate) run: RunArgs,
 }
 
 const HELP_EXAMPLES: &str = "\
@@ -43,7 +43,7 @@ Exit codes: 0 all passed or skipped; 1 something failed; 2 usage, configuration 
 
 /// The subcommands (R-001..R-010).
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Run test files (*.test.lua); the same as `provium [PATHS]`
     Run(RunArgs),
     /// Print the test files that a run would take, one per line; boots nothing
@@ -63,7 +63,7 @@ pub enum Command {
 
 /// Which CPU runs the guests (R-021).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Vmm {
+pub(crate) enum Vmm {
     /// KVM where it really executes guest code (at least 50 million instructions a second in a
     /// short probe), the software CPU elsewhere
     Auto,
@@ -75,10 +75,10 @@ pub enum Vmm {
 
 /// Flags that every command takes.
 #[derive(Debug, Clone, Args)]
-pub struct CommonArgs {
+pub(crate) struct CommonArgs {
     /// Configuration file; without it provium.toml is searched upward from here
     #[arg(long, value_name = "PATH", help_heading = "Guests")]
-    pub config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
     /// CPU that runs the guests
     #[arg(
         long,
@@ -87,7 +87,7 @@ pub struct CommonArgs {
         env = "PROVIUM_VMM",
         help_heading = "Guests"
     )]
-    pub vmm: Vmm,
+    pub(crate) vmm: Vmm,
     /// Kernel image of the profile `minimal` (or of --profile); `host` takes this machine's
     #[arg(
         long,
@@ -95,7 +95,7 @@ pub struct CommonArgs {
         env = "PROVIUM_KERNEL",
         help_heading = "Guests"
     )]
-    pub kernel: Option<PathBuf>,
+    pub(crate) kernel: Option<PathBuf>,
     /// Initramfs of the profile `minimal` (or of --profile)
     #[arg(
         long,
@@ -103,7 +103,7 @@ pub struct CommonArgs {
         env = "PROVIUM_INITRD",
         help_heading = "Guests"
     )]
-    pub initrd: Option<PathBuf>,
+    pub(crate) initrd: Option<PathBuf>,
     /// Profile whose kernel and initramfs --kernel and --initrd replace
     #[arg(
         long,
@@ -111,150 +111,150 @@ pub struct CommonArgs {
         default_value = "minimal",
         help_heading = "Guests"
     )]
-    pub profile: String,
+    pub(crate) profile: String,
 }
 
 /// Flags that select files (R-013..R-016).
 #[derive(Debug, Clone, Args)]
-pub struct SelectArgs {
+pub(crate) struct SelectArgs {
     /// Files and directories; default: the configured roots, else the current directory
     #[arg(value_name = "PATHS")]
-    pub paths: Vec<PathBuf>,
+    pub(crate) paths: Vec<PathBuf>,
     /// Only files whose path (relative to its root) contains STR
     #[arg(long, value_name = "STR", help_heading = "Selection")]
-    pub filter: Option<String>,
+    pub(crate) filter: Option<String>,
     /// Only files newer than PATH
     #[arg(long, value_name = "PATH", help_heading = "Selection")]
-    pub since: Option<PathBuf>,
+    pub(crate) since: Option<PathBuf>,
     /// Only files that failed in the last failing run
     #[arg(long, help_heading = "Selection")]
-    pub rerun_failed: bool,
+    pub(crate) rerun_failed: bool,
     /// Only slice I of N of the files
     #[arg(long, value_name = "I/N", value_parser = parse_shard, help_heading = "Selection")]
-    pub shard: Option<(usize, usize)>,
+    pub(crate) shard: Option<(usize, usize)>,
 }
 
 /// The flags of `provium run` (section 2).
 #[derive(Debug, Clone, Args)]
-pub struct RunArgs {
+pub(crate) struct RunArgs {
     /// Which files.
     #[command(flatten)]
-    pub select: SelectArgs,
+    pub(crate) select: SelectArgs,
     /// Which guests.
     #[command(flatten)]
-    pub common: CommonArgs,
+    pub(crate) common: CommonArgs,
     /// Also run tests marked slow
     #[arg(long, help_heading = "Selection")]
-    pub include_slow: bool,
+    pub(crate) include_slow: bool,
     /// Only tests with tag T (repeatable)
     #[arg(long, value_name = "T", help_heading = "Selection")]
-    pub tag: Vec<String>,
+    pub(crate) tag: Vec<String>,
     /// No tests with tag T (repeatable; wins over --tag)
     #[arg(long, value_name = "T", help_heading = "Selection")]
-    pub no_tag: Vec<String>,
+    pub(crate) no_tag: Vec<String>,
     /// Only tests whose meta K is, or holds, the string V (repeatable)
     #[arg(long, value_name = "K=V", help_heading = "Selection")]
-    pub tag_meta: Vec<String>,
+    pub(crate) tag_meta: Vec<String>,
     /// No tests whose meta K is, or holds, the string V (repeatable; wins over --tag-meta)
     #[arg(long, value_name = "K=V", help_heading = "Selection")]
-    pub no_tag_meta: Vec<String>,
+    pub(crate) no_tag_meta: Vec<String>,
     /// Most files in flight; default: the number of CPUs, at least 2
     #[arg(short, long, value_name = "N", help_heading = "Running")]
-    pub jobs: Option<usize>,
+    pub(crate) jobs: Option<usize>,
     /// Deadline of each file: seconds, or a number with ms, s, m or h; 0 = none
     #[arg(long, value_name = "DUR", default_value = "300s", value_parser = parse_timeout, help_heading = "Running")]
-    pub timeout: FileTimeout,
+    pub(crate) timeout: FileTimeout,
     /// Start no new file after the first failed one
     #[arg(long, help_heading = "Running")]
-    pub fail_fast: bool,
+    pub(crate) fail_fast: bool,
     /// Do not check kernels and initramfs files before running
     #[arg(long, help_heading = "Running")]
-    pub no_preflight: bool,
+    pub(crate) no_preflight: bool,
     /// Do not run the profiles' `build` commands
     #[arg(long, help_heading = "Running")]
-    pub no_build: bool,
+    pub(crate) no_build: bool,
     /// Show every test, its log, and the CPU backend
     #[arg(short, long, conflicts_with = "quiet", help_heading = "Output")]
-    pub verbose: bool,
+    pub(crate) verbose: bool,
     /// Show only failures and the summary
     #[arg(short, long, help_heading = "Output")]
-    pub quiet: bool,
+    pub(crate) quiet: bool,
     /// One JSON object per file on stdout; everything else goes to stderr
     #[arg(long, conflicts_with = "events_stdout", help_heading = "Output")]
-    pub json: bool,
+    pub(crate) json: bool,
     /// Save the event stream (MessagePack frames) to PATH
     #[arg(long, value_name = "PATH", help_heading = "Output")]
-    pub save_events: Option<PathBuf>,
+    pub(crate) save_events: Option<PathBuf>,
     /// Write the event stream to stdout; everything else goes to stderr
     #[arg(long, help_heading = "Output")]
-    pub events_stdout: bool,
+    pub(crate) events_stdout: bool,
 }
 
 /// The flags of `provium list` (R-007).
 #[derive(Debug, Args)]
-pub struct ListArgs {
+pub(crate) struct ListArgs {
     /// Which files.
     #[command(flatten)]
-    pub select: SelectArgs,
+    pub(crate) select: SelectArgs,
     /// List fixture files (*.fixture.lua) instead
     #[arg(long)]
-    pub fixtures: bool,
+    pub(crate) fixtures: bool,
     /// Configuration file; without it provium.toml is searched upward from here
     #[arg(long, value_name = "PATH")]
-    pub config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
 }
 
 /// The flags of `provium console` (R-005).
 #[derive(Debug, Args)]
-pub struct ConsoleArgs {
+pub(crate) struct ConsoleArgs {
     /// The profile to boot
     #[arg(value_name = "PROFILE")]
-    pub target: String,
+    pub(crate) target: String,
     /// Memory of the machine
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
-    pub mem: Option<u64>,
+    pub(crate) mem: Option<u64>,
     /// Number of CPUs
     #[arg(long, value_name = "N")]
-    pub cpus: Option<u32>,
+    pub(crate) cpus: Option<u32>,
     /// Kernel command line, replacing the profile's
     #[arg(long, value_name = "TEXT")]
-    pub cmdline: Option<String>,
+    pub(crate) cmdline: Option<String>,
     /// Put the guest agent in
     #[arg(long)]
-    pub agent: bool,
+    pub(crate) agent: bool,
     /// Which guests.
     #[command(flatten)]
-    pub common: CommonArgs,
+    pub(crate) common: CommonArgs,
 }
 
 /// The flags of `provium repl` (R-004).
 #[derive(Debug, Args)]
-pub struct ReplArgs {
+pub(crate) struct ReplArgs {
     /// The profile to boot
     #[arg(value_name = "PROFILE")]
-    pub target: String,
+    pub(crate) target: String,
     /// Name of the machine
     #[arg(long, value_name = "N", default_value = "repl")]
-    pub name: String,
+    pub(crate) name: String,
     /// Which guests.
     #[command(flatten)]
-    pub common: CommonArgs,
+    pub(crate) common: CommonArgs,
 }
 
 /// The flags of `provium prepare` (R-003).
 #[derive(Debug, Args)]
-pub struct PrepareArgs {
+pub(crate) struct PrepareArgs {
     /// The profile to build; default: all that have a `build` command
     #[arg(value_name = "PROFILE")]
-    pub target: Option<String>,
+    pub(crate) target: Option<String>,
     /// Configuration file; without it provium.toml is searched upward from here
     #[arg(long, value_name = "PATH")]
-    pub config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
 }
 
 /// The deadline of a file, or none (R-029).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FileTimeout(pub Option<Duration>);
+pub(crate) struct FileTimeout(pub(crate) Option<Duration>);
 
 fn parse_timeout(text: &str) -> Result<FileTimeout, units::UnitError> {
     let limit = units::parse_duration(text)?;

@@ -8,7 +8,7 @@ use provium_lab::config::Profile;
 use crate::problem::Problem;
 
 /// Runs the build command of a profile, if it has one. Its output goes to stderr.
-pub fn build(profile: &Profile) -> Result<(), Problem> {
+pub(crate) fn build(profile: &Profile) -> Result<(), Problem> {
     let Some(command) = &profile.build else {
         return Ok(());
     };

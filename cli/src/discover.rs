@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// What a kind of file is recognised by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// `*.test.lua`
     Test,
     /// `*.fixture.lua`
@@ -26,29 +26,29 @@ impl Kind {
 
 /// The directories that names are relative to.
 #[derive(Debug, Clone)]
-pub struct Bases {
+pub(crate) struct Bases {
     /// The current directory.
-    pub cwd: PathBuf,
+    pub(crate) cwd: PathBuf,
     /// The directory of the configuration file, if there is one.
-    pub config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
 }
 
 /// A file to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TestFile {
+pub(crate) struct TestFile {
     /// Canonical path.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// Name in all outputs.
-    pub display: String,
+    pub(crate) display: String,
     /// Name relative to the root or argument that contains it.
-    pub relative: String,
+    pub(crate) relative: String,
     /// The path as it works from the current directory.
-    pub again: PathBuf,
+    pub(crate) again: PathBuf,
 }
 
 /// Discovery could not be done.
 #[derive(Debug, thiserror::Error)]
-pub enum DiscoverError {
+pub(crate) enum DiscoverError {
     /// A path given by the user is not there.
     #[error("{}: no such file or directory", .0.display())]
     Missing(PathBuf),
@@ -64,7 +64,7 @@ pub enum DiscoverError {
 
 /// All files of `kind` under `paths`, or under `roots`, or under the current directory, sorted
 /// by path and without duplicates.
-pub fn discover(
+pub(crate) fn discover(
     paths: &[PathBuf],
     roots: &[PathBuf],
     bases: &Bases,
@@ -152,7 +152,7 @@ fn from_cwd(path: &Path, bases: &Bases) -> PathBuf {
 
 /// The display path of R-039.
 #[must_use]
-pub fn display_path(path: &Path, bases: &Bases) -> String {
+pub(crate) fn display_path(path: &Path, bases: &Bases) -> String {
     let below = bases.config.iter().chain([&bases.cwd]).find_map(|base| {
         path.strip_prefix(base.canonicalize().ok()?)
             .ok()

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 /// How the program ended. No other code is ever used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Exit {
+pub(crate) enum Exit {
     /// Every file passed or was skipped; or the command did what it was asked.
     Success = 0,
     /// A file failed, timed out or crashed.

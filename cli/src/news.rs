@@ -13,7 +13,7 @@ use provium_protocol::{Amount, Event, EventKind, Meta};
 
 /// Something that happened in a run.
 #[derive(Debug, Clone)]
-pub enum News {
+pub(crate) enum News {
     /// A file was selected.
     Discovered {
         /// Its display path.
@@ -72,33 +72,33 @@ pub enum News {
 
 /// The whole result of a file.
 #[derive(Debug, Clone)]
-pub struct FileResult {
+pub(crate) struct FileResult {
     /// Display path.
-    pub path: String,
+    pub(crate) path: String,
     /// The path as it works from the current directory, for the command that runs it again.
-    pub again: PathBuf,
+    pub(crate) again: PathBuf,
     /// Status and chunk error.
-    pub report: FileReport,
+    pub(crate) report: FileReport,
     /// All its tests in order.
-    pub tests: Vec<TestEnd>,
+    pub(crate) tests: Vec<TestEnd>,
     /// How long it took.
-    pub duration: Duration,
+    pub(crate) duration: Duration,
 }
 
 /// How many tests ended which way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
+pub(crate) struct Counts {
     /// Passed tests.
-    pub passed: usize,
+    pub(crate) passed: usize,
     /// Failed tests.
-    pub failed: usize,
+    pub(crate) failed: usize,
     /// Skipped tests.
-    pub skipped: usize,
+    pub(crate) skipped: usize,
 }
 
 impl Counts {
     /// Adds another count.
-    pub fn add(&mut self, other: Self) {
+    pub(crate) fn add(&mut self, other: Self) {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped += other.skipped;
@@ -108,7 +108,7 @@ impl Counts {
 impl FileResult {
     /// Counts the tests.
     #[must_use]
-    pub fn counts(&self) -> Counts {
+    pub(crate) fn counts(&self) -> Counts {
         let mut counts = Counts::default();
         for test in &self.tests {
             match test.outcome {
@@ -122,24 +122,24 @@ impl FileResult {
 
     /// True unless the file failed, timed out or crashed.
     #[must_use]
-    pub fn passed(&self) -> bool {
+    pub(crate) fn passed(&self) -> bool {
         self.report.status == FileStatus::Passed
     }
 }
 
 /// News with the time at which it happened.
 #[derive(Debug, Clone)]
-pub struct Stamped {
+pub(crate) struct Stamped {
     /// Nanoseconds since the epoch, never decreasing within a run.
-    pub ts: i64,
+    pub(crate) ts: i64,
     /// What happened.
-    pub news: News,
+    pub(crate) news: News,
 }
 
 impl Stamped {
     /// The event of the specification, for news that has one.
     #[must_use]
-    pub fn wire(&self) -> Option<Event> {
+    pub(crate) fn wire(&self) -> Option<Event> {
         let kind: EventKind = match &self.news {
             News::Discovered { path } => event::FileDiscovered {
                 path: path.clone(),

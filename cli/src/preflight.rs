@@ -17,7 +17,7 @@ use crate::problem::Problem;
 use crate::session::Session;
 
 /// Checks the profiles of a run and prepares the guests that it needs.
-pub fn check(session: &Session, files: &[TestFile]) -> Result<(), Problem> {
+pub(crate) fn check(session: &Session, files: &[TestFile]) -> Result<(), Problem> {
     let sources: Vec<Vec<u8>> = files
         .iter()
         .map(|file| std::fs::read(&file.path).unwrap_or_default())
@@ -53,7 +53,7 @@ fn names(source: &[u8], name: &str) -> bool {
 
 /// Why the profile cannot be booted, a line per reason. `prepare` allows the default guest to be
 /// built; otherwise it is left alone.
-pub fn problems_of(profile: &Profile, guests: &Guests, prepare: bool) -> Vec<String> {
+pub(crate) fn problems_of(profile: &Profile, guests: &Guests, prepare: bool) -> Vec<String> {
     let name = &profile.name;
     let line = |field: &str, problem: String, remedy: &str| {
         format!("profile {name}: {field}: {problem}; {remedy}")

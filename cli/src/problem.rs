@@ -8,7 +8,7 @@ use crate::discover::DiscoverError;
 
 /// Why a command could not do what it was asked. All of them end with exit code 2.
 #[derive(Debug, thiserror::Error)]
-pub enum Problem {
+pub(crate) enum Problem {
     /// The configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -63,7 +63,7 @@ pub enum Problem {
 
 impl Problem {
     /// Closure for failed file operations.
-    pub fn file(
+    pub(crate) fn file(
         action: &'static str,
         path: impl Into<PathBuf>,
     ) -> impl FnOnce(std::io::Error) -> Self {

@@ -29,25 +29,25 @@ const TICK: Duration = Duration::from_millis(25);
 const FILE_OVERHEAD: u64 = 50 << 20;
 
 /// What to run, and how.
-pub struct Work {
+pub(crate) struct Work {
     /// The files in order.
-    pub files: Vec<TestFile>,
+    pub(crate) files: Vec<TestFile>,
     /// Most files in flight.
-    pub jobs: usize,
+    pub(crate) jobs: usize,
     /// Which tests run.
-    pub filter: Filter,
+    pub(crate) filter: Filter,
     /// Deadline of each file.
-    pub timeout: Option<Duration>,
+    pub(crate) timeout: Option<Duration>,
     /// No new file after a failed one.
-    pub fail_fast: bool,
+    pub(crate) fail_fast: bool,
     /// What all files share.
-    pub setup: Arc<Setup>,
+    pub(crate) setup: Arc<Setup>,
     /// Where news may also come from: preparation of guests, labs.
-    pub wire: Wire,
+    pub(crate) wire: Wire,
 }
 
 /// The channel on which news travel to the desk.
-pub struct Wire {
+pub(crate) struct Wire {
     sender: Sender<News>,
     receiver: Receiver<News>,
 }
@@ -55,29 +55,29 @@ pub struct Wire {
 impl Wire {
     /// A new channel.
     #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let (sender, receiver) = channel();
         Self { sender, receiver }
     }
 
     /// Another end to tell news at.
     #[must_use]
-    pub fn sender(&self) -> Sender<News> {
+    pub(crate) fn sender(&self) -> Sender<News> {
         self.sender.clone()
     }
 }
 
 /// What became of a run.
 #[derive(Debug, Default)]
-pub struct Ending {
+pub(crate) struct Ending {
     /// Canonical paths of the files that did not pass.
-    pub failed: Vec<PathBuf>,
+    pub(crate) failed: Vec<PathBuf>,
     /// A signal ended it.
-    pub interrupted: bool,
+    pub(crate) interrupted: bool,
 }
 
 /// Runs everything; returns when the last file has ended.
-pub fn run(work: Work, reporters: &mut Reporters) -> Ending {
+pub(crate) fn run(work: Work, reporters: &mut Reporters) -> Ending {
     let Work {
         files,
         jobs,

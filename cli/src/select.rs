@@ -12,17 +12,21 @@ use crate::problem::Problem;
 use crate::session::{Session, rerun_state};
 
 /// The files of a run, and how many there were before anything was deselected.
-pub struct Selection {
+pub(crate) struct Selection {
     /// What is left.
-    pub files: Vec<TestFile>,
+    pub(crate) files: Vec<TestFile>,
     /// How many were discovered.
-    pub discovered: usize,
+    pub(crate) discovered: usize,
     /// Something to tell the user.
-    pub notice: Option<String>,
+    pub(crate) notice: Option<String>,
 }
 
 /// Finds and selects files.
-pub fn select(session: &Session, args: &SelectArgs, kind: Kind) -> Result<Selection, Problem> {
+pub(crate) fn select(
+    session: &Session,
+    args: &SelectArgs,
+    kind: Kind,
+) -> Result<Selection, Problem> {
     let mut files = discover(&args.paths, &session.config.roots, &session.bases, kind)?;
     let discovered = files.len();
     let mut notice = None;
@@ -118,7 +122,7 @@ fn read_rerun(path: &Path) -> Option<BTreeSet<PathBuf>> {
 }
 
 /// Remembers what failed; a clean run leaves the state as it is.
-pub fn write_rerun(path: &Path, failed: &[PathBuf]) -> Result<(), Problem> {
+pub(crate) fn write_rerun(path: &Path, failed: &[PathBuf]) -> Result<(), Problem> {
     if failed.is_empty() {
         return Ok(());
     }

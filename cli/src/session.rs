@@ -13,18 +13,18 @@ use crate::discover::Bases;
 use crate::problem::Problem;
 
 /// The configuration as the flags left it.
-pub struct Session {
+pub(crate) struct Session {
     /// Profiles, roots, cache.
-    pub config: Config,
+    pub(crate) config: Config,
     /// Directories of the user.
-    pub places: Places,
+    pub(crate) places: Places,
     /// What names are relative to.
-    pub bases: Bases,
+    pub(crate) bases: Bases,
 }
 
 impl Session {
     /// Loads the configuration: the given file, or the one found by walking up.
-    pub fn open(config: Option<&Path>) -> Result<Self, Problem> {
+    pub(crate) fn open(config: Option<&Path>) -> Result<Self, Problem> {
         let cwd = std::env::current_dir().map_err(|source| Problem::Io {
             action: "find the current directory",
             source,
@@ -46,7 +46,7 @@ impl Session {
     }
 
     /// As [`Session::open`], with `--kernel` and `--initrd` put into their profile.
-    pub fn with_guests(common: &CommonArgs) -> Result<Self, Problem> {
+    pub(crate) fn with_guests(common: &CommonArgs) -> Result<Self, Problem> {
         let mut session = Self::open(common.config.as_deref())?;
         let known: Vec<String> = session.config.profiles.keys().cloned().collect();
         let Some(profile) = session.config.profiles.get_mut(&common.profile) else {
@@ -68,7 +68,7 @@ impl Session {
 
 impl Session {
     /// A profile by name, or an error that lists the known ones.
-    pub fn profile(&self, name: &str) -> Result<Profile, Problem> {
+    pub(crate) fn profile(&self, name: &str) -> Result<Profile, Problem> {
         let profiles = &self.config.profiles;
         profiles.get(name).cloned().ok_or_else(|| {
             let place = match &self.config.path {
@@ -85,13 +85,13 @@ impl Session {
 
     /// The prepared guests of this user.
     #[must_use]
-    pub fn guests(&self, progress: Arc<dyn Progress>) -> Guests {
+    pub(crate) fn guests(&self, progress: Arc<dyn Progress>) -> Guests {
         Guests::new(self.places.guests(), progress)
     }
 
     /// What all files of a run share, on the backend that was chosen.
     #[must_use]
-    pub fn harness(
+    pub(crate) fn harness(
         self,
         choice: &Choice,
         progress: Arc<dyn Progress>,
@@ -103,7 +103,7 @@ impl Session {
 }
 
 /// The backend that the flag means on this machine.
-pub fn choose_backend(vmm: Vmm) -> Result<Choice, Problem> {
+pub(crate) fn choose_backend(vmm: Vmm) -> Result<Choice, Problem> {
     let request = match vmm {
         Vmm::Auto => Request::Auto,
         Vmm::Kvm => Request::Kvm,
@@ -114,7 +114,7 @@ pub fn choose_backend(vmm: Vmm) -> Result<Choice, Problem> {
 
 /// The report on the backend, for people.
 #[must_use]
-pub fn backend_line(choice: &Choice) -> String {
+pub(crate) fn backend_line(choice: &Choice) -> String {
     format!("vmm {} ({})", choice.backend, choice.reason)
 }
 
@@ -129,7 +129,7 @@ fn guest_file(given: &Path, cwd: &Path) -> GuestFile {
 
 /// The file that remembers what failed.
 #[must_use]
-pub fn rerun_state(places: &Places) -> PathBuf {
+pub(crate) fn rerun_state(places: &Places) -> PathBuf {
     match std::env::var_os("PROVIUM_RERUN_STATE") {
         Some(path) if !path.is_empty() => path.into(),
         _ if places.home.is_some() => places.cache.join("rerun.json"),

@@ -7,7 +7,7 @@ use crate::exit::Exit;
 static RECEIVED: AtomicU32 = AtomicU32::new(0);
 
 /// Counts signals from now on.
-pub fn install() {
+pub(crate) fn install() {
     for signal in [libc::SIGINT, libc::SIGTERM] {
         // SAFETY: `on_signal` only does what is allowed in a signal handler (an atomic add and
         // `_exit`), and a zeroed `sigaction` with a handler set is a valid one.
@@ -21,7 +21,7 @@ pub fn install() {
 }
 
 /// True once a signal has come.
-pub fn received() -> bool {
+pub(crate) fn received() -> bool {
     RECEIVED.load(Ordering::Relaxed) > 0
 }
 

@@ -9,7 +9,7 @@ use provium_lab::{EventKind, EventSink};
 use crate::news::News;
 
 /// Tells the desk what labs and guest preparation tell.
-pub struct NewsSink {
+pub(crate) struct NewsSink {
     tell: Mutex<Sender<News>>,
     /// The last preparation line, so that repeated percentages do not become repeated lines.
     last: Mutex<String>,
@@ -18,7 +18,7 @@ pub struct NewsSink {
 impl NewsSink {
     /// A sink that tells the desk at the other end of `tell`.
     #[must_use]
-    pub fn new(tell: Sender<News>) -> Self {
+    pub(crate) fn new(tell: Sender<News>) -> Self {
         Self {
             tell: Mutex::new(tell),
             last: Mutex::default(),

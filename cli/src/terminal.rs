@@ -1,7 +1,7 @@
 //! What the program asks of the terminal it runs on.
 
 /// Columns of the terminal on stderr, if there is one.
-pub fn columns() -> Option<usize> {
+pub(crate) fn columns() -> Option<usize> {
     let mut size = libc::winsize {
         ws_row: 0,
         ws_col: 0,
@@ -14,13 +14,13 @@ pub fn columns() -> Option<usize> {
 }
 
 /// The terminal on stdin in raw mode; restored when dropped.
-pub struct RawMode {
+pub(crate) struct RawMode {
     before: libc::termios,
 }
 
 impl RawMode {
     /// Switches stdin to raw mode; nothing when it is no terminal.
-    pub fn enter() -> Option<Self> {
+    pub(crate) fn enter() -> Option<Self> {
         // SAFETY: a zeroed `termios` is valid memory for `tcgetattr` to fill; it is used only if
         // the call succeeded. `cfmakeraw` and `tcsetattr` get that same initialised value.
         unsafe {
@@ -46,7 +46,7 @@ impl Drop for RawMode {
 }
 
 /// What stdin has for us.
-pub enum Input {
+pub(crate) enum Input {
     /// Nothing within the time given.
     None,
     /// Bytes.
@@ -56,7 +56,7 @@ pub enum Input {
 }
 
 /// Waits up to `timeout` for input on stdin.
-pub fn read_stdin(timeout: std::time::Duration) -> Input {
+pub(crate) fn read_stdin(timeout: std::time::Duration) -> Input {
     let mut poll = libc::pollfd {
         fd: libc::STDIN_FILENO,
         events: libc::POLLIN,

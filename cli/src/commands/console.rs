@@ -22,7 +22,7 @@ const STEP: Duration = Duration::from_millis(10);
 const ESCAPE: u8 = 1;
 
 /// Boots the profile and ties the terminal to its console until it ends or Ctrl-A X is typed.
-pub fn console(args: &ConsoleArgs) -> Result<Exit, Problem> {
+pub(crate) fn console(args: &ConsoleArgs) -> Result<Exit, Problem> {
     let session = Session::with_guests(&args.common)?;
     let profile = session.profile(&args.target)?;
     builds::build(&profile)?;

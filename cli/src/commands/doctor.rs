@@ -13,7 +13,7 @@ use crate::problem::Problem;
 use crate::session::{Session, backend_line, choose_backend};
 
 /// Prints the report.
-pub fn doctor(args: &CommonArgs) -> Result<Exit, Problem> {
+pub(crate) fn doctor(args: &CommonArgs) -> Result<Exit, Problem> {
     println!("provium {}", env!("CARGO_PKG_VERSION"));
     let session = Session::with_guests(args)?;
     match &session.config.path {

@@ -8,7 +8,7 @@ use crate::select::select;
 use crate::session::Session;
 
 /// Prints one path per line.
-pub fn list(args: &ListArgs) -> Result<Exit, Problem> {
+pub(crate) fn list(args: &ListArgs) -> Result<Exit, Problem> {
     let session = Session::open(args.config.as_deref())?;
     let kind = if args.fixtures {
         Kind::Fixture

@@ -1,17 +1,17 @@
 //! One file per subcommand.
 
-pub mod console;
-pub mod doctor;
-pub mod list;
-pub mod prepare;
-pub mod repl;
-pub mod run;
+pub(crate) mod console;
+pub(crate) mod doctor;
+pub(crate) mod list;
+pub(crate) mod prepare;
+pub(crate) mod repl;
+pub(crate) mod run;
 
 use crate::exit::Exit;
 use crate::problem::Problem;
 
 /// `provium version`.
-pub fn version() -> Result<Exit, Problem> {
+pub(crate) fn version() -> Result<Exit, Problem> {
     println!("provium {}", env!("CARGO_PKG_VERSION"));
     Ok(Exit::Success)
 }

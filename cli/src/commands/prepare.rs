@@ -7,7 +7,7 @@ use crate::problem::Problem;
 use crate::session::Session;
 
 /// Builds one profile, or all that can be built, in name order.
-pub fn prepare(args: &PrepareArgs) -> Result<Exit, Problem> {
+pub(crate) fn prepare(args: &PrepareArgs) -> Result<Exit, Problem> {
     let session = Session::open(args.config.as_deref())?;
     match &args.target {
         Some(name) => builds::build(&session.profile(name)?)?,

@@ -16,7 +16,7 @@ use crate::problem::Problem;
 use crate::session::{Session, backend_line, choose_backend};
 
 /// Boots a VM, then reads and runs Lua until the input ends or `exit()` is typed.
-pub fn repl(args: &ReplArgs) -> Result<Exit, Problem> {
+pub(crate) fn repl(args: &ReplArgs) -> Result<Exit, Problem> {
     let session = Session::with_guests(&args.common)?;
     builds::build(&session.profile(&args.target)?)?;
     let choice = choose_backend(args.common.vmm)?;

@@ -21,7 +21,7 @@ use crate::signals;
 use crate::sink::NewsSink;
 
 /// Runs the files that the arguments mean.
-pub fn run(args: &RunArgs) -> Result<Exit, Problem> {
+pub(crate) fn run(args: &RunArgs) -> Result<Exit, Problem> {
     let session = Session::with_guests(&args.common)?;
     let filter = filter(args)?;
     let selection = select(&session, &args.select, Kind::Test)?;

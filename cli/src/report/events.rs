@@ -7,14 +7,14 @@ use super::Reporter;
 use crate::news::Stamped;
 
 /// Writes frames, each flushed as it comes.
-pub struct EventWriter<W> {
+pub(crate) struct EventWriter<W> {
     name: String,
     out: W,
 }
 
 impl<W: Write> EventWriter<W> {
     /// Writes to `out`, called `name` when it fails.
-    pub fn new(name: impl Into<String>, out: W) -> Self {
+    pub(crate) fn new(name: impl Into<String>, out: W) -> Self {
         Self {
             name: name.into(),
             out,

@@ -11,16 +11,16 @@ mod text;
 
 use std::io;
 
-pub use events::EventWriter;
-pub use json::Json;
-pub use progress::Progress;
-pub use screen::{Screen, Stream};
-pub use text::{Text, Verbosity};
+pub(crate) use events::EventWriter;
+pub(crate) use json::Json;
+pub(crate) use progress::Progress;
+pub(crate) use screen::{Screen, Stream};
+pub(crate) use text::{Text, Verbosity};
 
 use crate::news::Stamped;
 
 /// Makes something of the news.
-pub trait Reporter {
+pub(crate) trait Reporter {
     /// What it is called when it fails.
     fn name(&self) -> &str;
 
@@ -35,23 +35,23 @@ pub trait Reporter {
 
 /// All reporters of a run.
 #[derive(Default)]
-pub struct Reporters {
+pub(crate) struct Reporters {
     all: Vec<Box<dyn Reporter>>,
 }
 
 impl Reporters {
     /// Adds one; they hear in the order in which they were added.
-    pub fn add(&mut self, reporter: impl Reporter + 'static) {
+    pub(crate) fn add(&mut self, reporter: impl Reporter + 'static) {
         self.all.push(Box::new(reporter));
     }
 
     /// Tells everybody.
-    pub fn tell(&mut self, news: &Stamped) {
+    pub(crate) fn tell(&mut self, news: &Stamped) {
         self.each(|reporter| reporter.hear(news));
     }
 
     /// Lets time pass for everybody.
-    pub fn tick(&mut self) {
+    pub(crate) fn tick(&mut self) {
         self.each(|reporter| reporter.tick());
     }
 

@@ -8,7 +8,7 @@ use super::{Reporter, Screen};
 use crate::news::{News, Stamped};
 
 /// Keeps the status line of a screen.
-pub struct Progress {
+pub(crate) struct Progress {
     screen: Screen,
     started: Instant,
     discovered: usize,
@@ -22,7 +22,7 @@ pub struct Progress {
 impl Progress {
     /// A status line on `screen`.
     #[must_use]
-    pub fn new(screen: Screen) -> Self {
+    pub(crate) fn new(screen: Screen) -> Self {
         Self {
             screen,
             started: Instant::now(),

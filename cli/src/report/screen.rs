@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 /// Where lines go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stream {
+pub(crate) enum Stream {
     /// Standard output.
     Stdout,
     /// Standard error, while stdout carries data.
@@ -15,7 +15,7 @@ pub enum Stream {
 
 /// Lines on one stream, a status line on stderr when that is a terminal.
 #[derive(Clone)]
-pub struct Screen {
+pub(crate) struct Screen {
     shared: Rc<RefCell<Shared>>,
 }
 
@@ -30,7 +30,7 @@ impl Screen {
     /// A screen whose lines go to `lines`. Colours and the status line need a terminal; the
     /// former also that NO_COLOR is unset, the latter that CI is.
     #[must_use]
-    pub fn new(lines: Stream) -> Self {
+    pub(crate) fn new(lines: Stream) -> Self {
         let terminal = match lines {
             Stream::Stdout => io::stdout().is_terminal(),
             Stream::Stderr => io::stderr().is_terminal(),
@@ -49,18 +49,18 @@ impl Screen {
 
     /// True when lines may carry colours.
     #[must_use]
-    pub fn colours(&self) -> bool {
+    pub(crate) fn colours(&self) -> bool {
         self.shared.borrow().colours
     }
 
     /// True when a status line is shown.
     #[must_use]
-    pub fn is_live(&self) -> bool {
+    pub(crate) fn is_live(&self) -> bool {
         self.shared.borrow().live
     }
 
     /// Writes text that ends with a newline.
-    pub fn write(&self, text: &[u8]) -> io::Result<()> {
+    pub(crate) fn write(&self, text: &[u8]) -> io::Result<()> {
         let shared = self.shared.borrow();
         shared.clear()?;
         match shared.lines {
@@ -71,7 +71,7 @@ impl Screen {
     }
 
     /// Writes a line to stderr.
-    pub fn note(&self, text: &str) -> io::Result<()> {
+    pub(crate) fn note(&self, text: &str) -> io::Result<()> {
         let shared = self.shared.borrow();
         shared.clear()?;
         flushed(io::stderr().lock(), format!("{text}\n").as_bytes())?;
@@ -79,7 +79,7 @@ impl Screen {
     }
 
     /// Replaces the status line; an empty one removes it.
-    pub fn status(&self, text: String) -> io::Result<()> {
+    pub(crate) fn status(&self, text: String) -> io::Result<()> {
         let mut shared = self.shared.borrow_mut();
         if !shared.live || shared.status == text {
             return Ok(());

@@ -10,7 +10,7 @@ use crate::news::{Counts, FileResult, News, Stamped};
 
 /// How much the text says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verbosity {
+pub(crate) enum Verbosity {
     /// Failures and the summary.
     Quiet,
     /// Every file.
@@ -26,7 +26,7 @@ const CONSOLE_LINES: usize = 20;
 const SHORT_VALUE: usize = 40;
 
 /// Prints files as they end, and the summary.
-pub struct Text {
+pub(crate) struct Text {
     screen: Screen,
     verbosity: Verbosity,
     files: usize,
@@ -36,7 +36,7 @@ pub struct Text {
 impl Text {
     /// A text report on `screen`.
     #[must_use]
-    pub fn new(screen: Screen, verbosity: Verbosity) -> Self {
+    pub(crate) fn new(screen: Screen, verbosity: Verbosity) -> Self {
         Self {
             screen,
             verbosity,
