@@ -16,6 +16,7 @@
 pub mod bus;
 mod byte_queue;
 pub mod clock;
+pub mod dirty;
 pub mod interrupt;
 pub mod kick;
 pub mod memory;

@@ -131,11 +131,6 @@ impl MachineClock {
         }
     }
 
-    /// True when alarms can only come due by host time passing (and not while paused).
-    pub(crate) fn is_host_time(&self) -> bool {
-        matches!(self.source, Source::Host(_))
-    }
-
     /// True for a host-time clock that stands still.
     pub(crate) fn is_paused(&self) -> bool {
         match &self.source {

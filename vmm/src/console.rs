@@ -22,14 +22,17 @@ const PANIC_MARK: &[u8] = b"Kernel panic - not syncing";
 /// Longest line start looked at for the mark: printk prefix, mark and reason are far shorter.
 const LINE_LIMIT: usize = 1024;
 
+type LineHook = Box<dyn Fn(&str) + Send + Sync>;
+type InputHook = Box<dyn Fn(&[u8]) + Send + Sync>;
+
 /// The console of one machine. Cheap to clone by `Arc`.
 pub struct Console {
     log: Mutex<Log>,
     watchers: AtomicUsize,
     /// Called with a panic line as soon as it is complete.
-    on_panic: OnceLock<Box<dyn Fn(&str) + Send + Sync>>,
+    on_panic: OnceLock<LineHook>,
     /// Called with bytes for the guest's serial input.
-    input: OnceLock<Box<dyn Fn(&[u8]) + Send + Sync>>,
+    input: OnceLock<InputHook>,
     /// Called after new output when somebody watches.
     on_output: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
@@ -171,11 +174,11 @@ impl Console {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn set_on_panic(&self, hook: Box<dyn Fn(&str) + Send + Sync>) {
+    pub(crate) fn set_on_panic(&self, hook: LineHook) {
         let _first_wins = self.on_panic.set(hook);
     }
 
-    pub(crate) fn set_input(&self, hook: Box<dyn Fn(&[u8]) + Send + Sync>) {
+    pub(crate) fn set_input(&self, hook: InputHook) {
         let _first_wins = self.input.set(hook);
     }
 

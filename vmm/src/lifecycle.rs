@@ -6,7 +6,7 @@
 //! order.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -82,7 +82,6 @@ pub type EventHook = Box<dyn Fn(&MachineEvent) + Send + Sync>;
 pub(crate) struct Lifecycle {
     state: Mutex<MachineState>,
     changed: Condvar,
-    stopped: AtomicBool,
     boots: AtomicU64,
     panic: Mutex<Option<String>>,
     hooks: Mutex<Vec<(u64, EventHook)>>,
@@ -98,7 +97,6 @@ impl Lifecycle {
         Self {
             state: Mutex::new(MachineState::Running),
             changed: Condvar::new(),
-            stopped: AtomicBool::new(false),
             boots: AtomicU64::new(1),
             panic: Mutex::new(None),
             hooks: Mutex::new(Vec::new()),
@@ -108,10 +106,6 @@ impl Lifecycle {
 
     pub(crate) fn state(&self) -> MachineState {
         lock(&self.state).clone()
-    }
-
-    pub(crate) fn is_stopped(&self) -> bool {
-        self.stopped.load(Ordering::Acquire)
     }
 
     /// How many times the guest has been started: 1, and one more for each reset.
@@ -164,9 +158,6 @@ impl Lifecycle {
             }
             if *state == target {
                 return true;
-            }
-            if matches!(target, MachineState::Stopped(_)) {
-                self.stopped.store(true, Ordering::Release);
             }
             *state = target.clone();
             self.changed.notify_all();
@@ -232,7 +223,6 @@ mod tests {
         assert!(!life.stop(StopCause::Killed));
         assert!(!life.set_paused(true));
         assert_eq!(life.state(), MachineState::Stopped(StopCause::PowerOff));
-        assert!(life.is_stopped());
     }
 
     #[test]

@@ -5,11 +5,10 @@ use std::io;
 use std::ops::Deref;
 
 use provium_devices::GuestMemory;
+use provium_devices::dirty::PAGE_SIZE;
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 use crate::error::Error;
-
-const PAGE: u64 = 4096;
 
 /// Makes all RAM zero and gives its pages back to the host.
 pub(crate) fn wipe(memory: &GuestMemory) -> Result<(), Error> {
@@ -33,15 +32,8 @@ pub(crate) fn drain_dirty(memory: &GuestMemory, mut changed: impl FnMut(u64, u64
     for region in memory.iter() {
         let start = region.start_addr().0;
         // The mapping's own bitmap; the region trait only lends slices of it.
-        let words = region.deref().bitmap().get_and_reset();
-        for (index, word) in (0u64..).zip(words) {
-            let mut rest = word;
-            while rest != 0 {
-                let bit = u64::from(rest.trailing_zeros());
-                changed(start + (index * 64 + bit) * PAGE, PAGE);
-                rest &= rest - 1;
-            }
-        }
+        let dirty = region.deref().bitmap();
+        dirty.drain(|offset| changed(start + offset as u64, PAGE_SIZE as u64));
     }
 }
 

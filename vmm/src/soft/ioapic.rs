@@ -67,7 +67,7 @@ impl Interrupt for PinLine {
 }
 
 /// The controller.
-pub(crate) struct IoApic {
+pub struct IoApic {
     id: u32,
     select: u8,
     redirection: [u64; PINS],
@@ -121,7 +121,8 @@ impl IoApic {
     }
 
     /// The state in KVM's shape.
-    pub(crate) fn save(&self) -> kvm_ioapic_state {
+    #[must_use]
+    pub fn save(&self) -> kvm_ioapic_state {
         let mut state = kvm_ioapic_state {
             base_address: IOAPIC_START,
             ioregsel: u32::from(self.select),
@@ -135,7 +136,7 @@ impl IoApic {
     }
 
     /// Takes over a state in KVM's shape; every value is possible.
-    pub(crate) fn restore(&mut self, state: &kvm_ioapic_state) {
+    pub fn restore(&mut self, state: &kvm_ioapic_state) {
         self.id = state.id & 0xf;
         self.select = state.ioregsel as u8;
         for (to, from) in self.redirection.iter_mut().zip(&state.redirtbl) {

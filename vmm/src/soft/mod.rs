@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use provium_devices::Interrupt;
 
 pub use cpus::{SoftCpus, SoftVcpu};
+pub use ioapic::IoApic;
 
 use crate::board::{Board, Lines};
 use crate::engine::Engine;
@@ -20,7 +21,7 @@ use crate::layout::{IOAPIC_PINS, IOAPIC_START};
 use crate::loader::Loader;
 use crate::machine::parts;
 use crate::shared::Shared;
-use ioapic::{IoApic, PinLine, Pins};
+use ioapic::{PinLine, Pins};
 
 /// Hands out the I/O APIC's pins as interrupt lines.
 struct SoftLines(Arc<Pins>);
