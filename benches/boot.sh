@@ -13,7 +13,7 @@ build
 guest
 
 line="first line of a user program"
-cmdline="console=ttyS0 panic=-1"
+cmdline="console=ttyS0 panic=-1 tsc=reliable 8250.nr_uarts=2 cryptomgr.notests"
 guest_program hello.c "$bench_tmp/init"
 "$pack" "$bench_tmp/initrd" "/init=$bench_tmp/init"
 
