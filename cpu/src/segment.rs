@@ -243,14 +243,21 @@ impl Cpu {
         if self.long_mode() && s.long() && !canonical(offset) {
             return Err(self.gp(0));
         }
-        self.push_return(next, push)?;
+        // The return address goes to a stack as wide as the new code's.
+        let old = self.seg[seg::CS];
+        let from = u64::from(old.selector);
         self.set_segment(seg::CS, s);
+        self.mode_changed();
+        if let Err(stop) = self.push_far(from, next, push) {
+            self.set_segment(seg::CS, old);
+            self.mode_changed();
+            return Err(stop);
+        }
         self.rip = if s.long() && self.long_mode() {
             offset
         } else {
             offset & 0xffff_ffff
         };
-        self.mode_changed();
         Ok(())
     }
 
@@ -263,10 +270,15 @@ impl Cpu {
     }
 
     fn push_return(&mut self, next: u64, push: Option<u64>) -> Result<(), Stop> {
+        let from = u64::from(self.seg[seg::CS].selector);
+        self.push_far(from, next, push)
+    }
+
+    /// Pushes a far return address, if there is one, whole or not at all.
+    fn push_far(&mut self, selector: u64, next: u64, push: Option<u64>) -> Result<(), Stop> {
         let Some(size) = push else { return Ok(()) };
-        let cs = u64::from(self.seg[seg::CS].selector);
         let rsp = self.regs[reg::RSP];
-        self.push_sized(cs, size)?;
+        self.push_sized(selector, size)?;
         if let Err(stop) = self.push_sized(next, size) {
             self.regs[reg::RSP] = rsp;
             return Err(stop);

@@ -103,6 +103,9 @@ pub(crate) fn call(cpu: &mut Cpu, op: &Op) -> Done {
 
 fn call_to(cpu: &mut Cpu, op: &Op, to: u64) -> Done {
     if op.aux == 8 && !canonical(to) {
+        // Processors look at the stack first.
+        let top = cpu.regs[reg::RSP].wrapping_sub(8);
+        cpu.probe_write(top, 8)?;
         return Err(cpu.gp(0));
     }
     let next = cpu.next_rip(op);

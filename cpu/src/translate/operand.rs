@@ -202,9 +202,7 @@ impl<'a> Emit<'a> {
                 return match insn.memory_displ_size() {
                     8 => 8,
                     2 => 2,
-                    // A displacement alone: the size of the mode, unless there is a prefix, which
-                    // iced shows by the displacement's size.
-                    _ if self.bits == 64 => 8,
+                    // A displacement alone has the size of its address.
                     _ => 4,
                 };
             }

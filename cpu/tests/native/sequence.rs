@@ -73,9 +73,10 @@ fn plain(insn: &Instruction) -> bool {
         insn.mnemonic(),
         M::Popf | M::Popfd | M::Popfq | M::Les | M::Lds | M::Lss | M::Lfs | M::Lgs
     );
+    // Selectors that a sequence has made itself mean other descriptors on the host.
     let special = matches!(
         insn.mnemonic(),
-        M::Fisttp | M::Maskmovdqu | M::Xlatb | M::Enter
+        M::Fisttp | M::Maskmovdqu | M::Xlatb | M::Enter | M::Verr | M::Verw | M::Lsl
     );
     registers.next().is_none()
         && !locks
