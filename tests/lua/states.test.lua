@@ -78,11 +78,10 @@ end)
 
 test("L-032..L-035: members", function(t)
   provium:vm("one", "minimal")
-  provium:lab("two")
-  provium:include(vm)
+  provium:include(provium:lab("two"):vm("other", "minimal"))
   local seen = {}
   for _, m in ipairs(provium:members()) do seen[#seen + 1] = m.kind .. ":" .. m.name end
-  t:assert_eq(table.concat(seen, " "), "vm:one sub_lab:two vm:file")
+  t:assert_eq(table.concat(seen, " "), "vm:one sub_lab:two vm:other")
   provium:remove("one")
   t:assert_eq(provium.one, nil)
   t:assert_raises(function() provium:remove("one") end)
