@@ -30,6 +30,12 @@ struct Call {
     interrupted: bool,
 }
 
+impl Calls {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.live.is_empty()
+    }
+}
+
 impl State {
     /// Interrupts a call, again and again until it has come back.
     pub(crate) fn interrupt_call(&mut self, id: u64) {

@@ -357,7 +357,7 @@ impl State {
     /// answered.
     pub(crate) fn pump(&mut self, id: u64) {
         loop {
-            if self.current.outbox.is_full() {
+            if self.current.outbox.is_busy() {
                 self.streams.stalled = true;
                 return;
             }

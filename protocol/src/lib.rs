@@ -85,7 +85,3 @@ pub const MAX_DEPTH: usize = 32;
 
 /// Most bytes that `stage` may hold on one connection (E-102).
 pub const MAX_STAGED: usize = 256 * 1024 * 1024;
-
-/// The first call on a serial link; see [`serial`], which hosts should use with a number for each
-/// attempt.
-pub const SERIAL_PREAMBLE: [u8; 8] = *b"\xffPROVIU\0";

@@ -42,6 +42,11 @@ pub(crate) struct Procs {
 }
 
 impl Procs {
+    /// Whether a process has not been reaped.
+    pub(crate) fn any_runs(&self) -> bool {
+        self.live.values().any(|proc| proc.ended.is_none())
+    }
+
     pub(crate) fn get_mut(&mut self, id: u64) -> Option<&mut Proc> {
         self.live.get_mut(&id)
     }

@@ -6,16 +6,17 @@ use super::Server;
 use super::timers::Due;
 use super::token::{Kind, parts, token};
 use crate::sys::Sys;
-use crate::sys::poll::{HANGUP, READABLE, Ready, WRITABLE};
+use crate::sys::poll::{HANGUP, ONCE, READABLE, Ready, WRITABLE};
 
 /// Its stack: no operation runs on it.
 const STACK: usize = 128 * 1024;
 
 /// Starts the thread.
 pub(super) fn start(server: &Arc<Server>) -> Sys<()> {
+    let wake = token(Kind::Wake, 0);
     server
         .epoll
-        .add(server.io_wake.raw(), token(Kind::Wake, 0), READABLE)?;
+        .add(server.io_wake.raw(), wake, READABLE | ONCE)?;
     match server.link.listener() {
         Some(listener) => server
             .epoll
@@ -32,17 +33,19 @@ pub(super) fn start(server: &Arc<Server>) -> Sys<()> {
 }
 
 impl Server {
-    /// Waits for something and handles it. False when the server has ended.
+    /// Waits for something and handles it. False when the server has ended and all that it had
+    /// started is gone: whatever it leaves behind in this process nobody else takes care of.
     fn wait_once(self: &Arc<Self>) -> bool {
         let mut ready: Vec<Ready> = self.epoll.wait().collect();
         // Output of a process before its end, so that a command that is all done is seen as such.
         ready.sort_unstable_by_key(|ready| ready.token);
-        ready.into_iter().all(|ready| self.handle(ready))
+        ready.into_iter().for_each(|ready| self.handle(ready));
+        !self.lock().is_over()
     }
 
-    fn handle(self: &Arc<Self>, ready: Ready) -> bool {
+    fn handle(self: &Arc<Self>, ready: Ready) {
         let Some((kind, id)) = parts(ready.token) else {
-            return true;
+            return;
         };
         let hangup = ready.events & HANGUP != 0;
         match kind {
@@ -54,9 +57,8 @@ impl Server {
             Kind::Session => self.session_ready(id, ready.events),
             Kind::Listener => self.connection_waits(),
             Kind::Timer => self.timers_expired(),
-            Kind::Wake => return false,
+            Kind::Wake => self.lock().op_thread_ended(),
         }
-        true
     }
 
     /// The connection has room, or the op thread is busy and a request has come.

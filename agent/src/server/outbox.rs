@@ -10,6 +10,9 @@ use provium_protocol::MAX_FRAME;
 use crate::link::Conn;
 use crate::sys::{Errno, socket};
 
+/// Bytes beyond which streams wait for the link.
+const BUSY: usize = 512 * 1024;
+
 /// Frames that wait, the first of them maybe sent in part.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
@@ -53,6 +56,12 @@ impl Outbox {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.frames.is_empty()
+    }
+
+    /// Whether enough waits for streams to hold back. They do so long before requests must, or an
+    /// endless stream with endless credit would keep every request out.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.waiting >= BUSY
     }
 
     /// Whether so much waits that no more requests should be taken (E-101).

@@ -67,6 +67,8 @@ pub(crate) struct State {
     /// Set when the operation that runs should give up.
     give_up: Arc<AtomicBool>,
     quitting: bool,
+    /// The op thread has come to its end.
+    op_ended: bool,
 }
 
 impl State {
@@ -104,6 +106,7 @@ impl State {
             calls: Calls::default(),
             give_up: Arc::new(AtomicBool::new(false)),
             quitting: false,
+            op_ended: false,
         })
     }
 
@@ -118,6 +121,18 @@ impl State {
         self.interrupt_op();
         self.changed.notify_all();
         self.op_wake.signal();
+    }
+
+    /// The op thread is gone; the io thread may follow.
+    pub(crate) fn op_thread_ended(&mut self) {
+        self.op_ended = true;
+        // What it started while the server was ending.
+        self.kill_all_processes();
+    }
+
+    /// Whether nothing is left of the server but its state.
+    pub(crate) fn is_over(&self) -> bool {
+        self.op_ended && !self.procs.any_runs() && self.calls.is_empty()
     }
 
     /// What an operation looks at to see whether it should give up.
