@@ -318,6 +318,10 @@ async fn reconnect(instance: Arc<Instance>, machine: Arc<Machine>) -> Result<Arc
     let restarts = instance.restarts();
     match both(open(&world, &machine, !restarted), limit).await {
         Either::First(Ok((link, hello))) => {
+            if restarted {
+                // The restart itself has made older handles stale, and said so.
+                *lock(&instance.agent) = None;
+            }
             instance.serve_restarts(restarts);
             instance.adopt(&link, hello);
             Ok(link)
