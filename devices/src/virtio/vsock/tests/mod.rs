@@ -3,4 +3,5 @@
 mod guest;
 mod hostile;
 mod lifecycle;
+mod threads;
 mod transfer;
