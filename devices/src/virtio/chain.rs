@@ -1,7 +1,7 @@
 //! One request: a descriptor chain, checked once and then plain data.
 //!
 //! `virtio-queue` walks the descriptors (direct and indirect) and never loops or overflows; it
-//! ends a bad chain silently, though. [`Chain::collect`] finds these cases and checks the rest of
+//! ends a bad chain silently, though. `Chain::collect` finds these cases and checks the rest of
 //! virtio 1.2, 2.7.5: a chain that it returns is complete, lies in guest memory, has its readable
 //! part before its writable part, and stays valid however the guest rewrites its descriptors
 //! afterwards.

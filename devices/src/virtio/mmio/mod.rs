@@ -5,6 +5,8 @@
 //! that is not 32 bits wide. A queue is checked when the driver enables it: one that fails, and
 //! one found broken later, puts the device into DEVICE_NEEDS_RESET.
 
+#[cfg(test)]
+mod config_tests;
 mod registers;
 mod state;
 #[cfg(test)]
