@@ -63,6 +63,13 @@ impl Link {
         }
     }
 
+    /// The descriptor that keeps the link open.
+    pub(crate) fn raw(&self) -> RawFd {
+        match self {
+            Self::Vsock(fd) | Self::Unix(fd, ..) | Self::Serial(fd) => fd.raw(),
+        }
+    }
+
     /// Takes a connection that waits; a serial port is always one.
     pub(crate) fn accept(&self) -> Sys<Conn> {
         match self {

@@ -12,23 +12,36 @@ use crate::sys::fd::Fd;
 use crate::sys::file::{self, Place};
 use crate::sys::{Sys, process};
 
-/// Files of process 1 below a proc file system.
+/// Files of process 1, and of this thread, below a proc file system.
 const ROOT: &CStr = c"1/root";
 const MOUNT_NAMESPACE: &CStr = c"1/ns/mnt";
+const OWN_ROOT: &CStr = c"thread-self/root";
 const OWN_MOUNT_NAMESPACE: &CStr = c"thread-self/ns/mnt";
 
 /// Watches the root of process 1 for one thread.
 pub(crate) struct RootFollower {
-    /// Where process 1 was last; nothing if it may not be looked at, or must not be followed.
+    /// Where process 1 was last; nothing if it is not followed.
     last: Option<Place>,
 }
 
 impl RootFollower {
-    /// Starts in the root of process 1. `follow` is false where process 1 is not ours to follow:
-    /// on a host.
-    pub(crate) fn new(proc_dir: &Fd, follow: bool) -> Self {
-        let last = file::place(proc_dir.raw(), ROOT).ok().filter(|_| follow);
-        Self { last }
+    /// Follows process 1 from where this thread is now.
+    pub(crate) fn from_here(proc_dir: &Fd) -> Self {
+        Self {
+            last: file::place(proc_dir.raw(), OWN_ROOT).ok(),
+        }
+    }
+
+    /// Follows the next moves of process 1; until then this thread stays where it is.
+    pub(crate) fn from_next_move(proc_dir: &Fd) -> Self {
+        Self {
+            last: file::place(proc_dir.raw(), ROOT).ok(),
+        }
+    }
+
+    /// Follows nobody: process 1 of a host is not ours.
+    pub(crate) fn nobody() -> Self {
+        Self { last: None }
     }
 
     /// Enters the root of process 1 if that has changed.

@@ -11,7 +11,7 @@ use crate::server::handles::Handle;
 use crate::server::state::State;
 use crate::server::token::{Kind, token};
 use crate::server::{Identity, Role, Server};
-use crate::sys::fd::{Fd, fork_apart};
+use crate::sys::fd::Fd;
 use crate::sys::poll::READABLE;
 use crate::sys::{Errno, process, signal};
 
@@ -93,8 +93,7 @@ fn fork(
     port: u32,
     identity: Identity,
 ) -> Result<WorkerSpawned, Errno> {
-    let keep: Vec<_> = link.listener().into_iter().collect();
-    let pid = fork_apart(&keep)?;
+    let pid = process::fork(&[link.raw()])?;
     if pid == 0 {
         process::die_with_parent();
         // Nothing of the parent's objects is used or dropped from here on.

@@ -80,7 +80,7 @@ fn is_program(path: &[u8]) -> bool {
 
 /// The serving agent, below a process that starts it again.
 fn start_agent() {
-    match process::fork() {
+    match process::fork(&[]) {
         Ok(0) => supervise::run(guest_link),
         Ok(_) => {}
         Err(errno) => fatal(&format!("fork: {}", describe(errno))),

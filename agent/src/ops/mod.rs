@@ -21,8 +21,8 @@ use provium_protocol::{Error, Op};
 
 use crate::process::{Launch, Surroundings, launch};
 use crate::root::RootFollower;
-use crate::server::Server;
 use crate::server::request::{At, Job, ReplyTo, Ticket, Work};
+use crate::server::{Role, Server};
 use crate::sys::fd::Fd;
 use crate::sys::spawn::Stack;
 use crate::sys::{Errno, Sys, file, mount, system, time};
@@ -64,15 +64,25 @@ impl OpThread {
         {
             env.extend(std::ffi::CString::new(PATH));
         }
-        let give_up = server.lock().give_up_flag();
+        let (role, give_up) = {
+            let state = server.lock();
+            (state.role, state.give_up_flag())
+        };
         // Without a proc file system there is no root to follow and no protection to undo, so any
         // descriptor does; without /dev/null a closed pipe reads as empty as well.
-        let null = file::open_own(b"/dev/null", libc::O_RDWR).or_else(|_| empty_input());
         let proc_dir = mount::proc_dir().or_else(|_| empty_input());
-        let (Ok(null), Ok(proc_dir)) = (null, proc_dir) else {
-            crate::fatal("no descriptors left for the op thread");
+        let Ok(proc_dir) = proc_dir else {
+            no_descriptors()
         };
-        let root = RootFollower::new(&proc_dir, crate::follows_root());
+        let mut root = match (crate::follows_root(), role) {
+            (false, _) => RootFollower::nobody(),
+            (true, Role::Main) => RootFollower::from_here(&proc_dir),
+            // A worker starts where the op thread that made it is, wherever a test took that.
+            (true, _) => RootFollower::from_next_move(&proc_dir),
+        };
+        root.refresh(&proc_dir);
+        let null = file::open_own(b"/dev/null", libc::O_RDWR).or_else(|_| empty_input());
+        let Ok(null) = null else { no_descriptors() };
         let proc_dir = Arc::new(proc_dir);
         let surroundings = Surroundings {
             env,
@@ -270,6 +280,10 @@ impl OpThread {
             provium_protocol::errno::describe(errno)
         ));
     }
+}
+
+fn no_descriptors() -> ! {
+    crate::fatal("no descriptors left for the op thread")
 }
 
 /// A reading end whose writer is gone.

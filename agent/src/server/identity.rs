@@ -16,14 +16,22 @@ pub(crate) struct Identity {
 const FEATURES: [&str; 4] = ["workers", "streams", "syscall_async", "mem"];
 
 impl Identity {
-    /// Looks around. `previous_exit` is how the agent before this one ended.
-    pub(crate) fn new(previous_exit: Option<String>) -> Self {
+    /// Looks around.
+    pub(crate) fn new() -> Self {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
         let boot_id = file::contents(b"/proc/sys/kernel/random/boot_id").unwrap_or_default();
         Self {
             kernel_release: text(&system::kernel_release()),
             boot_id: text(&boot_id),
+            previous_exit: None,
+        }
+    }
+
+    /// That of an agent which takes the place of one that ended in this way.
+    pub(crate) fn after(&self, previous_exit: Option<String>) -> Self {
+        Self {
             previous_exit,
+            ..self.clone()
         }
     }
 

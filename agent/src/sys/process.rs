@@ -1,5 +1,7 @@
 //! Processes and threads: who we are, and what became of our children.
 
+use std::os::fd::RawFd;
+
 use super::fd::Fd;
 use super::{Sys, check, retry};
 
@@ -101,7 +103,7 @@ pub(crate) fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Forks; 0 is the child. For processes with one thread.
-pub(crate) fn fork() -> Sys<libc::pid_t> {
-    super::fd::fork_apart(&[])
+/// Forks; 0 is the child. Of our own descriptors it keeps `keep`.
+pub(crate) fn fork(keep: &[RawFd]) -> Sys<libc::pid_t> {
+    super::fd::fork_apart(keep)
 }
