@@ -77,15 +77,24 @@ impl Cpu {
     /// Loads from linear memory.
     #[inline(always)]
     pub(crate) fn load<T: Plain>(&mut self, address: u64) -> Result<T, Stop> {
+        match self.load_cached(address) {
+            Some(value) => Ok(value),
+            None => self.load_slow(address),
+        }
+    }
+
+    /// Loads from a page that the TLB has.
+    #[inline(always)]
+    pub(crate) fn load_cached<T: Plain>(&self, address: u64) -> Option<T> {
         let size = size_of::<T>() as u64;
         let e = self.dtlb.slot(address);
-        if e.read == address.wrapping_add(size - 1) & !0xfff {
-            let host = address.wrapping_add(e.addend) as *const T;
-            // SAFETY: the entry translates the whole page to RAM (`Ram::new`'s contract keeps that
-            // valid), and first and last byte of the access are on that page.
-            return Ok(unsafe { host.read_unaligned() });
+        if e.read != address.wrapping_add(size - 1) & !0xfff {
+            return None;
         }
-        self.load_slow(address)
+        let host = address.wrapping_add(e.addend) as *const T;
+        // SAFETY: the entry translates the whole page to RAM (`Ram::new`'s contract keeps that
+        // valid), and first and last byte of the access are on that page.
+        Some(unsafe { host.read_unaligned() })
     }
 
     /// Stores to linear memory.

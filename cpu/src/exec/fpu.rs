@@ -229,6 +229,8 @@ pub(crate) fn fxsave(cpu: &mut Cpu, op: &Op) -> Done {
 pub(crate) fn fxrstor(cpu: &mut Cpu, op: &Op) -> Done {
     check_x87(cpu, op)?;
     let at = cpu.aligned(op)?;
+    // All of the area has to be readable, the part that nobody reads included.
+    cpu.load::<u8>(at.wrapping_add(AREA - 1))?;
     let mut image = [0; LEGACY];
     cpu.read_bytes(at, &mut image, Who::Program)?;
     cpu.load_mxcsr(u32_at(&image, MXCSR_AT))?;

@@ -4,7 +4,7 @@
 use core::arch::asm;
 
 use super::unbounded::{Calculation, Lanes, review};
-use super::{Done, Source, V};
+use super::{Done, Source, V, with_source};
 use crate::cpu::Cpu;
 use crate::op::{Op, Stop};
 
@@ -34,6 +34,19 @@ impl Cpu {
 
 /// A floating-point operation; the source from a register or from memory.
 pub(crate) fn float<O: Float, S: Source>(cpu: &mut Cpu, op: &Op) -> Done {
+    if !cpu.default_mxcsr() {
+        return float_unusual::<O, S>(cpu, op);
+    }
+    with_source::<S>(cpu, op, |cpu, op, s| {
+        let r = O::apply(cpu.xmm(op.dst), s);
+        cpu.set_xmm(op.dst, r);
+        Ok(())
+    })
+}
+
+#[cold]
+#[inline(never)]
+fn float_unusual<O: Float, S: Source>(cpu: &mut Cpu, op: &Op) -> Done {
     let s = S::fetch(cpu, op)?;
     let r = cpu.float::<O>(cpu.xmm(op.dst), s)?;
     cpu.set_xmm(op.dst, r);

@@ -4,7 +4,7 @@ use core::arch::asm;
 
 use super::arith::Float;
 use super::mxcsr::as_raised;
-use super::{Done, Source, V};
+use super::{Done, Source, V, with_source};
 use crate::cpu::Cpu;
 use crate::flags::Flags;
 use crate::op::Op;
@@ -73,10 +73,26 @@ orderings! {
 
 /// COMISS and its like: ZF, PF and CF as for unsigned integers, all three if unordered.
 pub(crate) fn order<O: Ordering, S: Source>(cpu: &mut Cpu, op: &Op) -> Done {
+    if !cpu.default_mxcsr() {
+        return order_unusual::<O, S>(cpu, op);
+    }
+    with_source::<S>(cpu, op, |cpu, op, s| {
+        cpu.flags = flags(O::compare(cpu.xmm(op.dst), s));
+        Ok(())
+    })
+}
+
+#[cold]
+#[inline(never)]
+fn order_unusual<O: Ordering, S: Source>(cpu: &mut Cpu, op: &Op) -> Done {
     let s = S::fetch(cpu, op)?;
     let d = cpu.xmm(op.dst);
-    let flags = cpu.under_mxcsr(|| O::compare(d, s), as_raised)?;
-    const ZF_PF_CF: u64 = 0x45;
-    cpu.flags = Flags::from_bits(u64::from(flags) & ZF_PF_CF);
+    cpu.flags = flags(cpu.under_mxcsr(|| O::compare(d, s), as_raised)?);
     Ok(())
+}
+
+/// ZF, PF and CF of AH; the others are clear.
+#[inline(always)]
+fn flags(ah: u8) -> Flags {
+    Flags::from_bits(u64::from(ah) & 0x45)
 }

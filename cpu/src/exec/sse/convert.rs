@@ -4,7 +4,7 @@ use core::arch::asm;
 
 use super::arith::{Cvtdq2pd, Cvtdq2ps, Cvtpd2dq, Cvtps2dq, Cvttpd2dq, Cvttps2dq, Float};
 use super::mxcsr::as_raised;
-use super::{Done, Source, V};
+use super::{Done, Source, V, with_source};
 use crate::cpu::Cpu;
 use crate::mem::Plain;
 use crate::op::Op;
@@ -57,6 +57,17 @@ pub(crate) fn from_memory<O: FromInteger>(cpu: &mut Cpu, op: &Op) -> Done {
 
 #[inline(always)]
 fn from_integer<O: FromInteger>(cpu: &mut Cpu, op: &Op, s: O::Integer) -> Done {
+    if !cpu.default_mxcsr() {
+        return from_integer_unusual::<O>(cpu, op, s);
+    }
+    let r = O::apply(cpu.xmm(op.dst), s);
+    cpu.set_xmm(op.dst, r);
+    Ok(())
+}
+
+#[cold]
+#[inline(never)]
+fn from_integer_unusual<O: FromInteger>(cpu: &mut Cpu, op: &Op, s: O::Integer) -> Done {
     let d = cpu.xmm(op.dst);
     let r = cpu.under_mxcsr(|| O::apply(d, s), as_raised)?;
     cpu.set_xmm(op.dst, r);
@@ -102,6 +113,18 @@ to_integer! {
 
 /// CVTSS2SI and its like.
 pub(crate) fn to_register<O: ToInteger, S: Source>(cpu: &mut Cpu, op: &Op) -> Done {
+    if !cpu.default_mxcsr() {
+        return to_register_unusual::<O, S>(cpu, op);
+    }
+    with_source::<S>(cpu, op, |cpu, op, s| {
+        cpu.set(op.dst, O::apply(s));
+        Ok(())
+    })
+}
+
+#[cold]
+#[inline(never)]
+fn to_register_unusual<O: ToInteger, S: Source>(cpu: &mut Cpu, op: &Op) -> Done {
     let s = S::fetch(cpu, op)?;
     let r = cpu.under_mxcsr(|| O::apply(s), as_raised)?;
     cpu.set(op.dst, r);

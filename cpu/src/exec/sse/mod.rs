@@ -71,12 +71,44 @@ impl Cpu {
 
 /// Where a source operand comes from.
 pub(crate) trait Source {
+    /// The operand, if it is at hand.
+    fn at_hand(cpu: &Cpu, op: &Op) -> Option<V>;
+
+    /// The operand, whatever it takes.
     fn fetch(cpu: &mut Cpu, op: &Op) -> Result<V, Stop>;
+}
+
+/// Continues with the source operand. Getting one that is not at hand is kept out of the handler,
+/// which then needs no stack frame.
+#[inline(always)]
+fn with_source<S: Source>(
+    cpu: &mut Cpu,
+    op: &Op,
+    then: impl FnOnce(&mut Cpu, &Op, V) -> Done,
+) -> Done {
+    match S::at_hand(cpu, op) {
+        Some(s) => then(cpu, op, s),
+        None => with_fetched::<S>(cpu, op, then),
+    }
+}
+
+#[inline(never)]
+fn with_fetched<S: Source>(
+    cpu: &mut Cpu,
+    op: &Op,
+    then: impl FnOnce(&mut Cpu, &Op, V) -> Done,
+) -> Done {
+    let s = S::fetch(cpu, op)?;
+    then(cpu, op, s)
 }
 
 /// A register.
 pub(crate) struct Reg;
 impl Source for Reg {
+    #[inline(always)]
+    fn at_hand(cpu: &Cpu, op: &Op) -> Option<V> {
+        Some(cpu.xmm(op.src))
+    }
     #[inline(always)]
     fn fetch(cpu: &mut Cpu, op: &Op) -> Result<V, Stop> {
         Ok(cpu.xmm(op.src))
@@ -87,44 +119,46 @@ impl Source for Reg {
 pub(crate) struct M128;
 impl Source for M128 {
     #[inline(always)]
+    fn at_hand(cpu: &Cpu, op: &Op) -> Option<V> {
+        let at = cpu.ea(op);
+        if at & 15 == 0 {
+            cpu.load_cached(at)
+        } else {
+            None
+        }
+    }
+    #[inline(always)]
     fn fetch(cpu: &mut Cpu, op: &Op) -> Result<V, Stop> {
         let at = cpu.aligned(op)?;
         cpu.load(at)
     }
 }
 
-/// 16 bytes wherever they lie.
-pub(crate) struct U128;
-impl Source for U128 {
-    #[inline(always)]
-    fn fetch(cpu: &mut Cpu, op: &Op) -> Result<V, Stop> {
-        cpu.load(cpu.ea(op))
-    }
+/// Other operands in memory, with zeros above what they are.
+macro_rules! in_memory {
+    ($($(#[$doc:meta])* $name:ident = $t:ty, $widen:expr;)*) => {$(
+        $(#[$doc])*
+        pub(crate) struct $name;
+        impl Source for $name {
+            #[inline(always)]
+            fn at_hand(cpu: &Cpu, op: &Op) -> Option<V> {
+                cpu.load_cached::<$t>(cpu.ea(op)).map($widen)
+            }
+            #[inline(always)]
+            fn fetch(cpu: &mut Cpu, op: &Op) -> Result<V, Stop> {
+                cpu.load::<$t>(cpu.ea(op)).map($widen)
+            }
+        }
+    )*};
 }
 
-/// Eight bytes, zeros above.
-pub(crate) struct M64;
-impl Source for M64 {
-    #[inline(always)]
-    fn fetch(cpu: &mut Cpu, op: &Op) -> Result<V, Stop> {
-        Ok(V::from_low(cpu.load(cpu.ea(op))?))
-    }
-}
-
-/// Four bytes, zeros above.
-pub(crate) struct M32;
-impl Source for M32 {
-    #[inline(always)]
-    fn fetch(cpu: &mut Cpu, op: &Op) -> Result<V, Stop> {
-        Ok(V::from_low32(cpu.load(cpu.ea(op))?))
-    }
-}
-
-/// Two bytes, zeros above.
-pub(crate) struct M16;
-impl Source for M16 {
-    #[inline(always)]
-    fn fetch(cpu: &mut Cpu, op: &Op) -> Result<V, Stop> {
-        Ok(V::from_low32(u32::from(cpu.load::<u16>(cpu.ea(op))?)))
-    }
+in_memory! {
+    /// 16 bytes wherever they lie.
+    U128 = V, |v| v;
+    /// Eight bytes.
+    M64 = u64, V::from_low;
+    /// Four bytes.
+    M32 = u32, V::from_low32;
+    /// Two bytes.
+    M16 = u16, |v| V::from_low32(u32::from(v));
 }

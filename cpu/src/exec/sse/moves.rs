@@ -3,7 +3,7 @@
 use core::arch::x86_64::*;
 
 use super::vector::sse2;
-use super::{Done, Source, V};
+use super::{Done, Source, V, with_source};
 use crate::cpu::Cpu;
 use crate::mem::Plain;
 use crate::op::Op;
@@ -11,9 +11,10 @@ use crate::width::Width;
 
 /// Loads a register, or copies one; what the source lacks is zero.
 pub(crate) fn load<S: Source>(cpu: &mut Cpu, op: &Op) -> Done {
-    let v = S::fetch(cpu, op)?;
-    cpu.set_xmm(op.dst, v);
-    Ok(())
+    with_source::<S>(cpu, op, |cpu, op, v| {
+        cpu.set_xmm(op.dst, v);
+        Ok(())
+    })
 }
 
 /// Stores a register at a 16-byte boundary.
@@ -63,18 +64,20 @@ pub(crate) fn movss_rr(cpu: &mut Cpu, op: &Op) -> Done {
 
 /// Replaces the lower half: MOVSD between registers, MOVLPS and MOVLPD.
 pub(crate) fn set_low<S: Source>(cpu: &mut Cpu, op: &Op) -> Done {
-    let s = S::fetch(cpu, op)?;
-    let v = cpu.xmm(op.dst).with_low(s);
-    cpu.set_xmm(op.dst, v);
-    Ok(())
+    with_source::<S>(cpu, op, |cpu, op, s| {
+        let v = cpu.xmm(op.dst).with_low(s);
+        cpu.set_xmm(op.dst, v);
+        Ok(())
+    })
 }
 
 /// Replaces the upper half by the source's lower one: MOVLHPS, MOVHPS and MOVHPD.
 pub(crate) fn set_high<S: Source>(cpu: &mut Cpu, op: &Op) -> Done {
-    let s = S::fetch(cpu, op)?;
-    let v = cpu.xmm(op.dst).with_high(s);
-    cpu.set_xmm(op.dst, v);
-    Ok(())
+    with_source::<S>(cpu, op, |cpu, op, s| {
+        let v = cpu.xmm(op.dst).with_high(s);
+        cpu.set_xmm(op.dst, v);
+        Ok(())
+    })
 }
 
 /// MOVHLPS.

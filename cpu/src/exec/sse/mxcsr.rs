@@ -77,6 +77,12 @@ impl Cpu {
         }
     }
 
+    /// Whether the guest's control bits are those that the host has while a vCPU runs.
+    #[inline(always)]
+    pub(super) fn default_mxcsr(&self) -> bool {
+        self.fpu.mxcsr & CONTROL == DEFAULT
+    }
+
     /// Executes an operation of the host's SSE unit under the guest's MXCSR. `review` corrects what
     /// it raised, given the result and the guest's MXCSR, for exceptions that are not masked. On
     /// such an exception the answer is its fault: #XM, or #UD if the system does not handle that
@@ -87,7 +93,7 @@ impl Cpu {
         operation: impl FnOnce() -> R,
         review: impl FnOnce(&R, u32, u32) -> u32,
     ) -> Result<R, Stop> {
-        if self.fpu.mxcsr & CONTROL == DEFAULT {
+        if self.default_mxcsr() {
             Ok(operation())
         } else {
             self.unusual(operation, review)

@@ -3,7 +3,7 @@
 use core::arch::x86_64::*;
 
 use super::vector::sse2;
-use super::{Done, Source, V};
+use super::{Done, Source, V, with_source};
 use crate::cpu::Cpu;
 use crate::op::Op;
 
@@ -21,10 +21,11 @@ pub(crate) trait Packed {
 
 /// An integer operation on XMM registers; the source from a register or from memory.
 pub(crate) fn packed<O: Packed, S: Source>(cpu: &mut Cpu, op: &Op) -> Done {
-    let s = S::fetch(cpu, op)?;
-    let r = O::xmm(cpu.xmm(op.dst), s);
-    cpu.set_xmm(op.dst, r);
-    Ok(())
+    with_source::<S>(cpu, op, |cpu, op, s| {
+        let r = O::xmm(cpu.xmm(op.dst), s);
+        cpu.set_xmm(op.dst, r);
+        Ok(())
+    })
 }
 
 /// Operations that an intrinsic does, lane by lane.

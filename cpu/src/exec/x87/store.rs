@@ -6,7 +6,6 @@ use super::{BEFORE, Done, INDEFINITE};
 use crate::cpu::Cpu;
 use crate::mem::Plain;
 use crate::op::{Op, Stop};
-use crate::paging::Who;
 use crate::width::Width;
 
 /// Rounding control: toward zero.
@@ -16,11 +15,9 @@ const TRUNCATE: u16 = 3 << 10;
 const KEEPS: u16 = BEFORE | OE | UE;
 
 impl Cpu {
-    /// Stores the ten bytes of an extended-precision or decimal number, all or none.
+    /// Stores the ten bytes of an extended-precision or decimal number: processors store the
+    /// significand even if the rest then meets a fault.
     pub(super) fn store_extended(&mut self, at: u64, v: u128) -> Done {
-        if at & 0xfff > 0xfff - 9 {
-            return self.write_bytes(at, &v.to_le_bytes()[..10], Who::Program);
-        }
         self.store(at, v as u64)?;
         self.store(at.wrapping_add(8), (v >> 64) as u16)
     }
