@@ -391,4 +391,30 @@ mod tests {
         let size = build(&config).bytes.len() as u64;
         assert!(size <= layout::ACPI_END - layout::ACPI_START, "{size}");
     }
+
+    /// The reference implementation reads the DSDT and compiles it again without a remark, where it
+    /// is installed.
+    #[test]
+    fn iasl_reads_the_dsdt() {
+        let (_, _, dsdt) = tables_of(&AcpiConfig {
+            cpus: 1,
+            virtio_slots: &slots(19),
+        });
+        let dir = tempfile::tempdir().unwrap();
+        let iasl = |args: [&str; 2]| {
+            std::process::Command::new("iasl")
+                .args(args)
+                .current_dir(&dir)
+                .output()
+        };
+        std::fs::write(dir.path().join("dsdt.aml"), dsdt).unwrap();
+        let disassembled = match iasl(["-d", "dsdt.aml"]) {
+            Ok(output) => output,
+            Err(error) => return eprintln!("skipped: cannot run iasl: {error}"),
+        };
+        assert!(disassembled.status.success());
+        let compiled = iasl(["-pagain", "dsdt.dsl"]).unwrap();
+        let text = String::from_utf8_lossy(&compiled.stdout).into_owned();
+        assert!(text.contains("0 Errors, 0 Warnings, 0 Remarks"), "{text}");
+    }
 }
