@@ -20,9 +20,9 @@ pub(crate) fn open(file: &Arc<FileState>) -> mlua::Result<(Lua, Table)> {
 
 /// A Lua 5.4 state with the whole standard library (L-001, L-246).
 fn new_lua() -> Lua {
-    // Rust panics are caught where natives enter Rust, so Lua's own pcall can stay, which
-    // coroutines may yield across.
-    let options = LuaOptions::new().catch_rust_panics(false);
+    // Without this option mlua puts a pcall of its own in place that no coroutine can yield
+    // across; natives catch their panics themselves, so Lua's pcall never sees one.
+    let options = LuaOptions::new().catch_rust_panics(true);
     // SAFETY: a test file is the project's own code and trusted like any program its author
     // runs; "unsafe" here means that such code may use `debug` and load C modules. No other
     // state shares memory with this one.

@@ -384,6 +384,15 @@ fn l003_l009_tasks_wait_side_by_side() {
             t:assert_eq(task:join(), 9)
             t:assert_eq(table.concat(steps), "abc")
         end)
+        test("pcall", function(t)
+            local n, ok = 0, nil
+            co.spawn(function()
+                ok = pcall(function() wait_until(function() n = n + 1; return n > 2 end, {interval="1ms"}); error("x") end)
+            end)
+            t:assert_eq(ok, nil)
+            wait_until(function() return ok ~= nil end, {interval="1ms"})
+            t:assert_eq(ok, false)
+        end)
         test("unjoined", function() co.spawn(function() wait_until(function() return true end); error("lost") end) end)
         test("finished", function(t) co.spawn(function() wait_until(function() return P end, {timeout="5ms", interval="1ms"}) end) end)
         test("barrier", function(t)
@@ -402,6 +411,7 @@ fn l003_l009_tasks_wait_side_by_side() {
         test("next", function(t) t:assert(true) end)
     "#);
     assert_eq!(run.end("order").outcome, Outcome::Passed);
+    assert_eq!(run.end("pcall").outcome, Outcome::Passed);
     assert!(
         run.failure("unjoined").ends_with(": lost"),
         "{}",
