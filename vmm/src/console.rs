@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 const CHUNK: usize = 64 * 1024;
@@ -29,6 +29,10 @@ type InputHook = Box<dyn Fn(&[u8]) + Send + Sync>;
 pub struct Console {
     log: Mutex<Log>,
     watchers: AtomicUsize,
+    /// Output is announced by [`Console::announce`] instead of at once.
+    deferred: AtomicBool,
+    /// There is output to announce.
+    unannounced: AtomicBool,
     /// Called with a panic line as soon as it is complete.
     on_panic: OnceLock<LineHook>,
     /// Called with bytes for the guest's serial input.
@@ -164,6 +168,8 @@ impl Console {
         Self {
             log: Mutex::default(),
             watchers: AtomicUsize::new(0),
+            deferred: AtomicBool::new(false),
+            unannounced: AtomicBool::new(false),
             on_panic: OnceLock::new(),
             input: OnceLock::new(),
             on_output: OnceLock::new(),
@@ -199,7 +205,24 @@ impl Console {
         if let Some(hook) = self.on_panic.get() {
             panics.iter().for_each(|line| hook(line));
         }
-        if self.watchers.load(Ordering::Acquire) > 0
+        if self.watchers.load(Ordering::Acquire) > 0 {
+            self.unannounced.store(true, Ordering::Release);
+            if !self.deferred.load(Ordering::Acquire) {
+                self.announce();
+            }
+        }
+    }
+
+    /// From now on output is announced only when the machine's thread says so. Serial output comes
+    /// byte by byte, and on `soft` every announcement costs a hand-over to the waiting thread.
+    pub(crate) fn defer_announcements(&self) {
+        self.deferred.store(true, Ordering::Release);
+    }
+
+    /// Tells of output since the last time.
+    pub(crate) fn announce(&self) {
+        if self.unannounced.load(Ordering::Acquire)
+            && self.unannounced.swap(false, Ordering::AcqRel)
             && let Some(hook) = self.on_output.get()
         {
             hook();
@@ -338,6 +361,14 @@ mod tests {
         drop(watch);
         console.put(b"c");
         assert_eq!(rings.load(Ordering::SeqCst), 1);
+        console.defer_announcements();
+        let _watch = console.watch();
+        console.put(b"d");
+        console.put(b"e");
+        assert_eq!(rings.load(Ordering::SeqCst), 1);
+        console.announce();
+        console.announce();
+        assert_eq!(rings.load(Ordering::SeqCst), 2);
     }
 
     #[test]

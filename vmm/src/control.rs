@@ -43,6 +43,8 @@ pub(crate) struct Control {
     attention: AtomicBool,
     /// Makes executors reach their checkpoint soon.
     kick: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    /// Makes the executor that owns the devices look for host activity.
+    nudge: OnceLock<Box<dyn Fn() + Send + Sync>>,
     /// Runs only under a demand.
     gated: bool,
 }
@@ -89,6 +91,7 @@ impl Control {
             parked: Condvar::new(),
             attention: AtomicBool::new(false),
             kick: OnceLock::new(),
+            nudge: OnceLock::new(),
             gated,
         }
     }
@@ -99,6 +102,10 @@ impl Control {
 
     pub(crate) fn set_kick(&self, kick: Box<dyn Fn() + Send + Sync>) {
         let _first_wins = self.kick.set(kick);
+    }
+
+    pub(crate) fn set_nudge(&self, nudge: Box<dyn Fn() + Send + Sync>) {
+        let _first_wins = self.nudge.set(nudge);
     }
 
     /// Registers an executor; it counts as running until it leaves or parks.
@@ -221,7 +228,12 @@ impl Control {
     pub(crate) fn note_activity(&self) {
         let mut state = self.lock();
         state.activity = true;
-        self.alert(state);
+        self.attention.store(true, Ordering::Release);
+        drop(state);
+        self.go.notify_all();
+        if let Some(nudge) = self.nudge.get() {
+            nudge();
+        }
     }
 
     pub(crate) fn request_stop(&self) {

@@ -42,6 +42,9 @@ impl Shared {
             life: Lifecycle::new(),
             exits: ExitCounters::default(),
         });
+        if soft {
+            shared.console.defer_announcements();
+        }
         shared.connect();
         shared
     }

@@ -73,6 +73,11 @@ impl KvmEngine {
         });
         engine.enter_kernel(boot)?;
         let weak = Arc::downgrade(&engine);
+        let nudge = wake.clone();
+        parts
+            .shared
+            .control
+            .set_nudge(Box::new(move || nudge.wake()));
         parts.shared.control.set_kick(Box::new(move || {
             wake.wake();
             if let Some(engine) = weak.upgrade() {
@@ -202,6 +207,10 @@ impl Drop for Departure<'_> {
 impl Engine for KvmEngine {
     fn reset(&self, boot: &BootInfo) -> Result<(), Error> {
         self.vm.power_on()?;
+        if let Some(frozen) = &mut *lock(&self.frozen) {
+            // Timers that were armed before are none of the new guest's.
+            frozen.timers.clear();
+        }
         self.enter_kernel(boot)
     }
 

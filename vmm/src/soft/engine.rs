@@ -149,6 +149,7 @@ impl Runner {
             }
             let progress = core.run(until_ns);
             shared.clock.fire_due();
+            shared.console.announce();
             core.settle();
             match progress {
                 Progress::TripleFault => return shared.triple_fault(),
