@@ -21,6 +21,10 @@ pub(crate) const CLASSIC_GRACE: Duration = Duration::from_secs(10);
 /// How long the guest may take to obey its power button (L-078).
 const BUTTON_GRACE: Duration = Duration::from_secs(10);
 
+/// While the guest goes on its button is pressed this often: Linux drops a press that nobody listens
+/// for yet, as in a guest whose user space is still starting.
+const BUTTON_EVERY: Duration = Duration::from_secs(1);
+
 impl Vm {
     /// Stops vCPUs and guest time (L-074).
     pub fn pause(&self) -> Result<()> {
@@ -129,10 +133,12 @@ impl Vm {
                 core.check(call, Need::Booted)?;
                 let instance = core.live(call)?;
                 let machine = core.up_machine(call)?;
-                machine.power_button();
-                if stopped_within(&core, &machine, BUTTON_GRACE).await {
-                    finish(&instance);
-                    return Ok(true);
+                for _ in 0..BUTTON_GRACE.as_secs() / BUTTON_EVERY.as_secs() {
+                    machine.power_button();
+                    if stopped_within(&core, &machine, BUTTON_EVERY).await {
+                        finish(&instance);
+                        return Ok(true);
+                    }
                 }
                 shut_down(&core, GRACE).await;
                 Ok(false)

@@ -36,8 +36,7 @@ const fn both(text: &'static str) -> Token {
 /// `mitigations=off` (the CPU model needs no mitigation, see [`crate::cpuid`]); `nokaslr` (only the
 /// decompressor would obey, which does not run); `lpj=` and `no_timer_check` (the kernel knows
 /// the TSC's rate from the hypervisor leaves and checks no timer under KVM); `pci=off` (it looks no
-/// less for PCI, and finds none either way); `reboot=` (ACPI has a reset register); `panic=` (the
-/// base decides, cli-and-config R-079).
+/// less for PCI, and finds none either way); `panic=` (the base decides, cli-and-config R-079).
 const TOKENS: &[Token] = &[
     // The crypto layer's self-tests take two thirds of all instructions of a boot.
     both("cryptomgr.notests"),
@@ -46,6 +45,9 @@ const TOKENS: &[Token] = &[
     // Messages from before the serial driver come out as they are written, not only if the boot gets
     // that far: a kernel that dies early says why.
     both("earlycon=uart8250,io,0x3f8"),
+    // On hardware-reduced ACPI Linux takes EFI's reset for granted, which is not there, and ends in a
+    // triple fault instead of using the reset register: L-062 wants a reset.
+    both("reboot=a"),
     // The seed is given by the loader; its bits count, whatever the distribution thinks.
     both("random.trust_bootloader=on"),
     // The software CPU's TSC is exact: no watchdog over it, no comparing of processors when they
