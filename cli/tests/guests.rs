@@ -77,3 +77,74 @@ fn hostile_guests_are_reported_and_do_not_stop_the_run() {
     );
     assert!(ran.stderr.contains("interrupts off"), "{}", ran.stderr);
 }
+
+/// Small and large machines, one processor and several, and the kernel for any PC.
+#[test]
+fn stock_kernels_boot_in_every_size() {
+    run("run --config tests/kernels/provium.toml tests/kernels/sizes.test.lua tests/kernels/generic.test.lua")
+        .expect(0);
+}
+
+/// Distributions without that kernel skip it, unless told not to.
+#[test]
+fn a_newer_kernel_boots() {
+    let ran = run("run --config tests/kernels/provium.toml tests/kernels/newer.test.lua");
+    let required = std::env::var("PROVIUM_REQUIRE").is_ok_and(|list| list.contains("newer-kernel"));
+    let package = "linux-image-6.12-cloud-amd64";
+    if ran.code == 2 && ran.stderr.contains(package) && !required {
+        eprintln!("skipped: this distribution has no {package}:\n{}", ran.stderr);
+        return;
+    }
+    ran.expect(0);
+}
+
+/// What ordinary programs compute on the software CPU is what they compute anywhere.
+#[test]
+fn ordinary_programs_compute_the_same() {
+    run("run --config tests/userland/provium.toml tests/userland/programs.test.lua").expect(0);
+}
+
+#[test]
+fn stress_ng_verifies_for_sixty_guest_seconds() {
+    run("run --config tests/userland/provium.toml --timeout 0 tests/userland/stress.test.lua")
+        .expect(0);
+}
+
+/// Killed at any point, a run leaves no process and no file, and nothing that hinders the next one.
+#[test]
+fn a_killed_run_leaves_nothing() {
+    for delay_ms in [100, 700, 1_500, 3_000] {
+        let scratch = tempfile::tempdir().unwrap();
+        let mut command = program();
+        command
+            .args(["run", "examples/two_vms.test.lua", "--events-stdout"])
+            .current_dir(repository())
+            .env("TMPDIR", scratch.path())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null());
+        let mut child = command.spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(delay_ms));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let left: Vec<_> = std::fs::read_dir(scratch.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        assert!(left.is_empty(), "after {delay_ms} ms: {left:?}");
+        let marked = processes_with(scratch.path().as_os_str().as_encoded_bytes());
+        assert!(marked.is_empty(), "after {delay_ms} ms: {marked:?}");
+    }
+    run("run examples/smoke.test.lua").expect(0);
+}
+
+/// Processes whose environment contains `marker`.
+fn processes_with(marker: &[u8]) -> Vec<std::path::PathBuf> {
+    let processes = std::fs::read_dir("/proc").unwrap();
+    processes
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            std::fs::read(path.join("environ"))
+                .is_ok_and(|text| text.windows(marker.len()).any(|window| window == marker))
+        })
+        .collect()
+}

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use super::GuestError;
 use super::deb::{self, PackedFile, PackedKind};
-use super::modules::Modules;
+use super::modules::{Modules, dep_file};
 use super::recipe::Recipe;
 use provium_vmm::boot::initramfs::{Archive, Index, InitramfsError, Unpacked};
 
@@ -231,7 +231,7 @@ fn add_modules(
         };
         nodes.insert(format!("{root}/{}", module.file), node);
     }
-    let dep = kernel.modules.dep_file(&closure);
+    let dep = dep_file(&closure);
     nodes.insert(
         format!("{root}/modules.dep"),
         Node::File {

@@ -37,8 +37,6 @@ pub(super) fn modules(recipe: &Recipe) -> Result<Kernel, GuestError> {
     for file in needed(&text, &recipe.modules) {
         let path = root.join(&file);
         let content = std::fs::read(&path).map_err(|source| GuestError::read(&path, source))?;
-        let (file, content) =
-            decompressed(&file, content).map_err(|source| GuestError::read(&path, source))?;
         modules.add(&file, content);
     }
     Ok(Kernel {
@@ -68,28 +66,6 @@ fn needed(dep: &str, wanted: &[String]) -> Vec<String> {
     files
 }
 
-/// A module as it is loaded: hosts often keep them compressed, the guest's loader is kept simple.
-fn decompressed(file: &str, content: Vec<u8>) -> std::io::Result<(String, Vec<u8>)> {
-    use std::io::Read;
-    let mut plain = Vec::new();
-    let stem = match file.rsplit_once('.') {
-        Some((stem, "xz")) => {
-            liblzma::read::XzDecoder::new(&content[..]).read_to_end(&mut plain)?;
-            stem
-        }
-        Some((stem, "zst")) => {
-            zstd::stream::read::Decoder::new(&content[..])?.read_to_end(&mut plain)?;
-            stem
-        }
-        Some((stem, "gz")) => {
-            flate2::read::GzDecoder::new(&content[..]).read_to_end(&mut plain)?;
-            stem
-        }
-        _ => return Ok((file.to_owned(), content)),
-    };
-    Ok((stem.to_owned(), plain))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,17 +83,5 @@ mod tests {
                 "kernel/v/virtio_ring.ko.xz"
             ]
         );
-    }
-
-    #[test]
-    fn compressed_modules_become_plain_ones() {
-        let packed = zstd::encode_all(&b"module"[..], 1).unwrap();
-        let (file, plain) = decompressed("kernel/a.ko.zst", packed).unwrap();
-        assert_eq!((file.as_str(), &plain[..]), ("kernel/a.ko", &b"module"[..]));
-        assert_eq!(
-            decompressed("kernel/b.ko", b"x".to_vec()).unwrap().0,
-            "kernel/b.ko"
-        );
-        assert!(decompressed("kernel/c.ko.xz", b"x".to_vec()).is_err());
     }
 }

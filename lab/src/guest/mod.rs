@@ -21,7 +21,7 @@ mod recipe;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use modules::MissingModule;
+pub use modules::ModuleError;
 pub use prepare::{GuestImage, Guests};
 pub use progress::{GuestStep, Progress, Silent, StderrProgress};
 pub use recipe::recipe_names;
@@ -70,13 +70,13 @@ pub enum GuestError {
         /// What it should have.
         wanted: String,
     },
-    /// A driver is missing.
+    /// A driver is missing or damaged.
     #[error("{kernel}: {source}")]
     Module {
         /// The kernel.
         kernel: String,
         /// Which driver.
-        source: MissingModule,
+        source: ModuleError,
     },
     /// A file cannot be read.
     #[error("read {}: {source}", path.display())]

@@ -4,8 +4,9 @@
 //! modules themselves: the `depends=` entry of their `.modinfo` section.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 
-/// A module file of the kernel package.
+/// A module as it is loaded.
 #[derive(Debug, Clone)]
 pub(super) struct Module {
     /// Path below `/lib/modules/RELEASE`, `kernel/drivers/virtio/virtio.ko`.
@@ -14,38 +15,92 @@ pub(super) struct Module {
     depends: Vec<String>,
 }
 
+/// A module file as the kernel package or the host has it, often compressed.
+#[derive(Debug)]
+struct Packed {
+    file: String,
+    content: Vec<u8>,
+}
+
 /// The modules of one kernel, by name.
 #[derive(Debug, Default)]
 pub(super) struct Modules {
-    by_name: BTreeMap<String, Module>,
+    by_name: BTreeMap<String, Packed>,
     builtin: BTreeSet<String>,
 }
 
-/// A driver that the kernel has neither as a module nor built in.
+/// Why a kernel's modules cannot be put into a guest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the kernel has no module {name}{}", needed_by.as_ref().map_or(String::new(), |by| format!(", which {by} needs")))]
-pub struct MissingModule {
-    /// The module.
-    pub name: String,
-    /// Who needs it.
-    pub needed_by: Option<String>,
+pub enum ModuleError {
+    /// A driver that the kernel has neither as a module nor built in.
+    #[error("the kernel has no module {name}{}", needed_by.as_ref().map_or(String::new(), |by| format!(", which {by} needs")))]
+    Missing {
+        /// The module.
+        name: String,
+        /// Who needs it.
+        needed_by: Option<String>,
+    },
+    /// A compressed module that does not decompress.
+    #[error("module {file} cannot be decompressed: {why}")]
+    Damaged {
+        /// The file.
+        file: String,
+        /// What the decompressor says.
+        why: String,
+    },
 }
 
-impl Modules {
-    /// Adds a module file; names are those of the file, with `-` and `_` alike.
-    pub(super) fn add(&mut self, file: &str, content: Vec<u8>) {
+impl Packed {
+    /// Decompressed and with its dependencies: the guest's loader is kept simple.
+    fn unpack(&self) -> Result<Module, ModuleError> {
+        let damaged = |error: std::io::Error| ModuleError::Damaged {
+            file: self.file.clone(),
+            why: error.to_string(),
+        };
+        let (file, content) = decompressed(&self.file, &self.content).map_err(damaged)?;
         let depends = modinfo(&content, "depends").unwrap_or_default();
         let depends = depends
             .split(',')
             .filter(|name| !name.is_empty())
             .map(canonical)
             .collect();
-        let module = Module {
-            file: file.to_owned(),
+        Ok(Module {
+            file,
             content,
             depends,
+        })
+    }
+}
+
+/// A module without its compression, and the name it then has.
+fn decompressed(file: &str, content: &[u8]) -> std::io::Result<(String, Vec<u8>)> {
+    let mut plain = Vec::new();
+    let stem = match file.rsplit_once('.') {
+        Some((stem, "xz")) => {
+            liblzma::read::XzDecoder::new(content).read_to_end(&mut plain)?;
+            stem
+        }
+        Some((stem, "zst")) => {
+            zstd::stream::read::Decoder::new(content)?.read_to_end(&mut plain)?;
+            stem
+        }
+        Some((stem, "gz")) => {
+            flate2::read::GzDecoder::new(content).read_to_end(&mut plain)?;
+            stem
+        }
+        _ => return Ok((file.to_owned(), content.to_owned())),
+    };
+    Ok((stem.to_owned(), plain))
+}
+
+impl Modules {
+    /// Adds a module file; names are those of the file, with `-` and `_` alike.
+    pub(super) fn add(&mut self, file: &str, content: Vec<u8>) {
+        let packed = Packed {
+            file: file.to_owned(),
+            content,
         };
-        self.by_name.insert(name_of(file), module);
+        self.by_name.insert(name_of(file), packed);
     }
 
     /// Takes note of the drivers in `modules.builtin`.
@@ -54,7 +109,7 @@ impl Modules {
     }
 
     /// The wanted modules and all they depend on, dependencies first.
-    pub(super) fn closure(&self, wanted: &[String]) -> Result<Vec<&Module>, MissingModule> {
+    pub(super) fn closure(&self, wanted: &[String]) -> Result<Vec<Module>, ModuleError> {
         let mut taken = BTreeSet::new();
         let mut ordered = Vec::new();
         for name in wanted {
@@ -63,56 +118,60 @@ impl Modules {
         Ok(ordered)
     }
 
-    fn visit<'a>(
-        &'a self,
+    fn visit(
+        &self,
         name: &str,
         needed_by: Option<&str>,
         taken: &mut BTreeSet<String>,
-        ordered: &mut Vec<&'a Module>,
-    ) -> Result<(), MissingModule> {
+        ordered: &mut Vec<Module>,
+    ) -> Result<(), ModuleError> {
         // Entered before its dependencies, so that a cycle in a damaged file ends.
         if self.builtin.contains(name) || !taken.insert(name.to_owned()) {
             return Ok(());
         }
-        let Some(module) = self.by_name.get(name) else {
+        let Some(packed) = self.by_name.get(name) else {
             let needed_by = needed_by.map(str::to_owned);
-            return Err(MissingModule {
+            return Err(ModuleError::Missing {
                 name: name.to_owned(),
                 needed_by,
             });
         };
+        let module = packed.unpack()?;
         for dependency in &module.depends {
             self.visit(dependency, Some(name), taken, ordered)?;
         }
         ordered.push(module);
         Ok(())
     }
+}
 
-    /// `modules.dep` for exactly these modules: each with all it depends on, nearest first.
-    pub(super) fn dep_file(&self, modules: &[&Module]) -> String {
-        let mut text = String::new();
-        for module in modules {
-            text.push_str(&module.file);
-            text.push(':');
-            for dependency in self.all_below(module) {
-                text.push(' ');
-                text.push_str(&dependency.file);
-            }
-            text.push('\n');
+/// `modules.dep` for a closure: each module with all it depends on, nearest first.
+pub(super) fn dep_file(closure: &[Module]) -> String {
+    let mut text = String::new();
+    for module in closure {
+        text.push_str(&module.file);
+        text.push(':');
+        for dependency in all_below(closure, module) {
+            text.push(' ');
+            text.push_str(&dependency.file);
         }
-        text
+        text.push('\n');
     }
+    text
+}
 
-    /// What a module depends on, nearest first: modprobe loads such a list from its end.
-    fn all_below<'a>(&'a self, module: &Module) -> Vec<&'a Module> {
-        let mut taken = BTreeSet::new();
-        let mut ordered = Vec::new();
-        // A closure that was built already has no missing modules.
-        let _complete = self.visit(&name_of(&module.file), None, &mut taken, &mut ordered);
-        ordered.retain(|dependency| dependency.file != module.file);
-        ordered.reverse();
-        ordered
+/// What a module depends on, nearest first: modprobe loads such a list from its end. In a closure
+/// dependencies stand before their dependents.
+fn all_below<'a>(closure: &'a [Module], module: &Module) -> Vec<&'a Module> {
+    let mut wanted: BTreeSet<String> = module.depends.iter().cloned().collect();
+    let mut below = Vec::new();
+    for candidate in closure.iter().rev() {
+        if wanted.contains(&name_of(&candidate.file)) {
+            wanted.extend(candidate.depends.iter().cloned());
+            below.push(candidate);
+        }
     }
+    below
 }
 
 fn canonical(name: &str) -> String {
@@ -235,7 +294,7 @@ mod tests {
             ]
         );
         assert_eq!(
-            modules.dep_file(&closure),
+            dep_file(&closure),
             "kernel/v/virtio.ko:\nkernel/v/virtio_ring.ko: kernel/v/virtio.ko\n\
              kernel/v/virtio-mmio.ko: kernel/v/virtio_ring.ko kernel/v/virtio.ko\nkernel/n/vsock.ko:\n"
         );
@@ -249,6 +308,22 @@ mod tests {
             "the kernel has no module absent, which other needs"
         );
         assert!(sample().closure(&["nope".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn compressed_modules_have_dependencies_too() {
+        let packed = zstd::stream::encode_all(&object("depends=virtio\0")[..], 0).unwrap();
+        let mut modules = sample();
+        modules.add("kernel/z/zipped.ko.zst", packed);
+        let closure = modules.closure(&["zipped".to_owned()]).unwrap();
+        assert_eq!(
+            dep_file(&closure),
+            "kernel/v/virtio.ko:\nkernel/z/zipped.ko: kernel/v/virtio.ko\n"
+        );
+        assert_eq!(closure[1].content, object("depends=virtio\0"));
+        modules.add("kernel/z/torn.ko.xz", b"x".to_vec());
+        let error = modules.closure(&["torn".to_owned()]).unwrap_err();
+        assert!(error.to_string().contains("kernel/z/torn.ko.xz"), "{error}");
     }
 
     #[test]

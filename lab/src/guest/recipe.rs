@@ -7,7 +7,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 /// Raised when the code in this folder makes something else of the same recipe and packages.
-const BUILDER_VERSION: u32 = 1;
+const BUILDER_VERSION: u32 = 2;
 
 /// Files that recipes name as `source`.
 const COMMON: &[(&str, &str)] = &[
@@ -24,6 +24,14 @@ const COMMON: &[(&str, &str)] = &[
 ];
 
 const RECIPES: &[(&str, &str)] = &[
+    (
+        "cloud-6.12",
+        include_str!("../../../fixtures/cloud-6.12/recipe.toml"),
+    ),
+    (
+        "generic",
+        include_str!("../../../fixtures/generic/recipe.toml"),
+    ),
     (
         "minimal",
         include_str!("../../../fixtures/minimal/recipe.toml"),
@@ -45,6 +53,8 @@ pub fn recipe_names() -> impl Iterator<Item = &'static str> {
 pub(super) struct Recipe {
     #[serde(skip)]
     pub(super) name: String,
+    #[expect(dead_code, reason = "resolved before the recipe is read")]
+    like: Option<String>,
     #[expect(dead_code, reason = "only part of the key, through the recipe's text")]
     version: u32,
     pub(super) kernel: String,
@@ -69,7 +79,7 @@ pub(super) struct Recipe {
     #[serde(default)]
     pub(super) links: Vec<RecipeLink>,
     #[serde(skip)]
-    text: &'static str,
+    text: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -102,9 +112,10 @@ impl RecipeFile {
 impl Recipe {
     /// The embedded recipe of that name.
     pub(super) fn find(name: &str) -> Option<Self> {
-        let (name, text) = *RECIPES.iter().find(|(known, _)| *known == name)?;
         // Embedded text: a test parses each one.
-        let mut recipe: Self = toml::from_str(text).ok()?;
+        let table = table(name)?;
+        let text = toml::to_string(&table).ok()?;
+        let mut recipe: Self = table.try_into().ok()?;
         recipe.name = name.to_owned();
         recipe.text = text;
         Some(recipe)
@@ -114,7 +125,7 @@ impl Recipe {
     pub(super) fn key(&self) -> String {
         let mut hash = Sha256::new();
         hash.update(BUILDER_VERSION.to_le_bytes());
-        hash.update(self.text);
+        hash.update(&self.text);
         for file in &self.files {
             hash.update((file.content().len() as u64).to_le_bytes());
             hash.update(file.content());
@@ -133,6 +144,18 @@ impl Recipe {
     }
 }
 
+/// What a recipe's file says, on top of what the recipe says that it is `like`.
+fn table(name: &str) -> Option<toml::Table> {
+    let (_, text) = RECIPES.iter().find(|(known, _)| *known == name)?;
+    let own: toml::Table = toml::from_str(text).ok()?;
+    let mut whole = match own.get("like") {
+        Some(like) => table(like.as_str()?)?,
+        None => toml::Table::new(),
+    };
+    whole.extend(own);
+    Some(whole)
+}
+
 /// Lower-case hexadecimal digits of `bytes`.
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -145,9 +168,7 @@ mod tests {
     #[test]
     fn every_embedded_recipe_parses_and_finds_its_files() {
         for name in recipe_names() {
-            let recipe: Recipe =
-                toml::from_str(RECIPES.iter().find(|(known, _)| *known == name).unwrap().1)
-                    .unwrap();
+            let recipe: Recipe = table(name).unwrap().try_into().unwrap();
             for file in &recipe.files {
                 assert!(!file.content().is_empty(), "{name}: {}", file.path);
                 assert!(
@@ -167,6 +188,17 @@ mod tests {
         assert_ne!(key("minimal"), key("userland"));
         assert_eq!(key("minimal"), key("minimal"));
         assert_eq!(key("minimal").len(), 64);
+    }
+
+    #[test]
+    fn a_recipe_like_another_changes_what_it_names() {
+        let (base, newer) = (
+            Recipe::find("minimal").unwrap(),
+            Recipe::find("cloud-6.12").unwrap(),
+        );
+        assert_eq!(newer.modules, base.modules);
+        assert_ne!(newer.kernel, base.kernel);
+        assert_ne!(newer.key(), base.key());
     }
 
     #[test]

@@ -1,0 +1,2 @@
+-- Debian's kernel for any PC.
+require("stock").tests("generic", "^6%.1%.[%d.-]+%-amd64\n$")
