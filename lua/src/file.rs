@@ -11,6 +11,7 @@ use std::time::Duration;
 use mlua::{Lua, WeakLua};
 use provium_lab::{Harness, Lab, Session, Site, Vm, VmState, World};
 
+use crate::classic::ConsoleLog;
 use crate::report::{ConsoleTail, Observer};
 use crate::runner::FileJob;
 use crate::watch::{Watch, author_frame};
@@ -169,6 +170,18 @@ impl FileState {
         for problem in self.session.finish() {
             self.observer.warn(&problem);
         }
+    }
+
+    /// What every VM of the file has written on its console, by name.
+    pub(crate) fn console_logs(&self) -> Vec<ConsoleLog> {
+        let vms = self.session.root().vms(true);
+        vms.iter()
+            .map(|vm| ConsoleLog {
+                vm: vm.name().to_owned(),
+                bytes: vm.console().read_log(),
+            })
+            .filter(|log| !log.bytes.is_empty())
+            .collect()
     }
 
     /// The end of the console of every VM that is up or died (L-220); for a test that was stopped

@@ -10,6 +10,7 @@
 
 mod args;
 mod bind;
+mod classic;
 mod command;
 mod fault;
 mod file;
@@ -22,11 +23,13 @@ mod later;
 mod meta;
 mod native;
 mod prelude;
+mod record;
 mod report;
 mod runner;
 mod state;
 mod watch;
 
+pub use classic::{ClassicReport, ConsoleLog, run_classic};
 pub use file::{Display, Setup};
 pub use filter::{Filter, MetaMatch};
 pub use interactive::{Entry, Evaluated, Interactive};

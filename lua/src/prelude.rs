@@ -10,6 +10,7 @@ const CHUNKS: &[(&str, &str)] = &[
     ("assert", include_str!("prelude/assert.lua")),
     ("context", include_str!("prelude/context.lua")),
     ("framework", include_str!("prelude/framework.lua")),
+    ("inline", include_str!("prelude/inline.lua")),
     ("tasks", include_str!("prelude/tasks.lua")),
     ("pack", include_str!("prelude/pack.lua")),
     ("wait", include_str!("prelude/wait.lua")),

@@ -14,6 +14,7 @@ use crate::file::{FileState, Setup};
 use crate::filter::Filter;
 use crate::handle::{self, Object};
 use crate::meta;
+use crate::record::{Records, failure, log_of, stopped};
 use crate::report::{Failure, FileReport, FileStatus, Observer, Outcome, TestEnd};
 use crate::state;
 use crate::watch::{Interrupt, Stop};
@@ -51,7 +52,7 @@ pub fn run_file(job: FileJob, observer: Arc<dyn Observer>) -> FileReport {
     report
 }
 
-fn unreadable(job: &FileJob, error: &std::io::Error) -> FileReport {
+pub(crate) fn unreadable(job: &FileJob, error: &std::io::Error) -> FileReport {
     let message = format!(
         "{}: cannot read it: {error}",
         (job.setup.display)(&job.path)
@@ -62,26 +63,23 @@ fn unreadable(job: &FileJob, error: &std::io::Error) -> FileReport {
     }
 }
 
-fn failure(message: String) -> Failure {
-    Failure {
-        message,
-        ..Failure::default()
-    }
-}
-
 /// A file in the middle of its run.
-struct Runner<'a> {
+pub(crate) struct Runner<'a> {
     job: &'a FileJob,
     file: &'a Arc<FileState>,
-    lua: Lua,
+    pub(crate) lua: Lua,
     /// The table that all prelude chunks share.
-    prelude: Table,
+    pub(crate) prelude: Table,
     chunk: mlua::Result<Function>,
     failed: bool,
 }
 
 impl<'a> Runner<'a> {
-    fn new(job: &'a FileJob, file: &'a Arc<FileState>, source: &[u8]) -> mlua::Result<Self> {
+    pub(crate) fn new(
+        job: &'a FileJob,
+        file: &'a Arc<FileState>,
+        source: &[u8],
+    ) -> mlua::Result<Self> {
         let (lua, prelude) = state::open(file)?;
         let display = file.display_path(&job.path);
         let source = without_shebang(source);
@@ -101,6 +99,13 @@ impl<'a> Runner<'a> {
             chunk,
             failed: false,
         })
+    }
+
+    fn records(&self) -> Records<'_> {
+        Records {
+            prelude: &self.prelude,
+            file: self.file,
+        }
     }
 
     fn run(mut self) -> FileReport {
@@ -140,7 +145,7 @@ impl<'a> Runner<'a> {
     }
 
     /// Runs the file's own code; answers its error.
-    fn run_chunk(&mut self) -> Option<Failure> {
+    pub(crate) fn run_chunk(&mut self) -> Option<Failure> {
         self.file.watch.begin_test(None);
         let result = match &self.chunk {
             Ok(chunk) => self
@@ -154,10 +159,10 @@ impl<'a> Runner<'a> {
         let record = match (hit, result) {
             (Some((stop, position)), _) => Some(stopped(stop, position)),
             (None, Ok(None)) => None,
-            (None, Ok(Some(record))) => Some(self.failure(&record)),
+            (None, Ok(Some(record))) => Some(self.records().failure(&record)),
             (None, Err(error)) => Some(failure(Fault::from(error).0)),
         };
-        record.map(|record| self.with_consoles(self.with_source(record), hung))
+        record.map(|record| self.records().complete(record, hung))
     }
 
     fn syntax_error(&self, error: &mlua::Error) -> Failure {
@@ -165,7 +170,7 @@ impl<'a> Runner<'a> {
         if let Some(text) = message.strip_prefix("syntax error: ") {
             message = text.to_owned();
         }
-        self.with_source(failure(message))
+        self.records().with_source(failure(message))
     }
 
     /// The registered tests in order.
@@ -237,7 +242,7 @@ impl<'a> Runner<'a> {
         let scope = self.file.begin_scope();
         if let Err(error) = self.set_scope(scope) {
             return (
-                self.failed_with(failure(Fault::from(error).0), false),
+                self.records().failed(failure(Fault::from(error).0), false),
                 Vec::new(),
             );
         }
@@ -249,9 +254,9 @@ impl<'a> Runner<'a> {
         let hit = self.file.watch.end_test();
         let log = result.as_ref().map(log_of).unwrap_or_default();
         let outcome = match (hit, result) {
-            (Some((stop, position)), _) => self.failed_with(stopped(stop, position), true),
-            (None, Ok(record)) => self.outcome(&record),
-            (None, Err(error)) => self.failed_with(failure(Fault::from(error).0), false),
+            (Some((stop, position)), _) => self.records().failed(stopped(stop, position), true),
+            (None, Ok(record)) => self.records().outcome(&record),
+            (None, Err(error)) => self.records().failed(failure(Fault::from(error).0), false),
         };
         self.leave_scope();
         (outcome, log)
@@ -276,60 +281,6 @@ impl<'a> Runner<'a> {
                 .warn(&format!("ending the test: {error}"));
         }
         self.file.end_scope();
-    }
-
-    fn outcome(&self, record: &Table) -> Outcome {
-        let status: String = record.get("status").unwrap_or_default();
-        match status.as_str() {
-            "passed" => Outcome::Passed,
-            "skipped" => Outcome::Skipped(text_of(record, "message").unwrap_or_default()),
-            _ => self.failed_with(self.failure(record), false),
-        }
-    }
-
-    fn failed_with(&self, failure: Failure, hung: bool) -> Outcome {
-        Outcome::Failed(Box::new(
-            self.with_consoles(self.with_source(failure), hung),
-        ))
-    }
-
-    /// A failure record of the prelude.
-    fn failure(&self, record: &Table) -> Failure {
-        let values: Option<Table> = record.get("values").ok().flatten();
-        let trace: Option<Table> = record.get("trace").ok().flatten();
-        Failure {
-            message: text_of(record, "message").unwrap_or_default(),
-            file: text_of(record, "file"),
-            line: record.get("line").ok(),
-            values: values.and_then(|pair| Some((text_at(&pair, 1)?, text_at(&pair, 2)?))),
-            trace: trace.as_ref().map(strings).unwrap_or_default(),
-            ..Failure::default()
-        }
-    }
-
-    /// Adds the line of code that the failure points at.
-    fn with_source(&self, mut failure: Failure) -> Failure {
-        if failure.file.is_none()
-            && let Some((file, line)) = position(&failure.message)
-        {
-            failure.file = Some(file.to_owned());
-            failure.line = Some(line);
-        }
-        let Some((file, line)) = failure.file.as_ref().zip(failure.line) else {
-            return failure;
-        };
-        let sources: mlua::Result<Table> = self.prelude.get("sources");
-        if let Some(source) = sources.ok().and_then(|sources| text_of(&sources, file)) {
-            let index = usize::try_from(line).unwrap_or(0).wrapping_sub(1);
-            failure.source_line = source.lines().nth(index).map(str::to_owned);
-        }
-        failure
-    }
-
-    /// Adds what the VMs' consoles said last; for a stopped test also where their vCPUs stand.
-    fn with_consoles(&self, mut failure: Failure, hung: bool) -> Failure {
-        failure.consoles = self.file.console_tails(hung);
-        failure
     }
 
     fn skip(&self, test: &Test, reason: String) {
@@ -375,46 +326,6 @@ struct Test {
     name: String,
     meta: Meta,
     record: Table,
-}
-
-/// The failure of a body that was stopped from outside.
-fn stopped(stop: Stop, position: Option<String>) -> Failure {
-    failure(match position {
-        Some(position) => format!("{position}: {stop}"),
-        None => stop.to_string(),
-    })
-}
-
-/// `FILE:LINE: ` at the start of a message.
-fn position(message: &str) -> Option<(&str, u32)> {
-    let first = message.lines().next()?;
-    first.match_indices(':').find_map(|(at, _)| {
-        let digits = first[at + 1..].split(':').next()?;
-        Some((&first[..at], digits.parse().ok()?))
-    })
-}
-
-fn text_of(table: &Table, key: &str) -> Option<String> {
-    let value: Value = table.raw_get(key).ok()?;
-    value.as_string().map(|text| text.to_string_lossy())
-}
-
-fn text_at(table: &Table, index: i64) -> Option<String> {
-    let value: Value = table.raw_get(index).ok()?;
-    value.as_string().map(|text| text.to_string_lossy())
-}
-
-fn strings(table: &Table) -> Vec<String> {
-    table
-        .sequence_values::<mlua::LuaString>()
-        .flatten()
-        .map(|text| text.to_string_lossy())
-        .collect()
-}
-
-fn log_of(record: &Table) -> Vec<String> {
-    let log: mlua::Result<Table> = record.get("log");
-    log.map(|log| strings(&log)).unwrap_or_default()
 }
 
 /// A first line that starts with `#` is for the host's shell; its line number stays taken.

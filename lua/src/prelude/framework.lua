@@ -22,6 +22,7 @@ P.def("", "test", "(name: string, meta?: table, fn: fun(t))",
     if type(fn) ~= "function" then
       wrong(meta == nil and 2 or 3, "fn", "a function", fn)
     end
+    if P.inline then return P.inline(name, meta, fn) end
     if P.running then
       raise("test: cannot register `" .. name .. "` while test `" .. P.running.name
         .. "` is running")
@@ -44,6 +45,10 @@ P.def("", "todo", "(reason?: string)",
       P.skip(reason)
     end
     P.file_todo = P.file_todo or reason
+    if P.inline then
+      P.used = true
+      P.skip(reason)
+    end
   end)
 
 -- Runs the file's own code. Returns nil, or the record of its error.

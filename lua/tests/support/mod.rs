@@ -113,6 +113,32 @@ fn run_in(dir: &std::path::Path, source: &str, options: Options) -> Run {
     Run { report, record }
 }
 
+/// Runs `source` as the file of a classic run.
+pub(crate) fn run_classic(source: &str) -> (provium_lua::ClassicReport, Record) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.lua");
+    std::fs::write(&path, source).unwrap();
+    let setup = Setup {
+        harness: harness(dir.path()),
+        display: Box::new(|path: &std::path::Path| {
+            let name = path.file_name().unwrap_or_default();
+            name.to_string_lossy().into_owned()
+        }),
+        stdout_is_data: false,
+    };
+    let collector = Arc::new(Collector::default());
+    let job = FileJob {
+        path,
+        filter: Filter::default(),
+        timeout: None,
+        interrupt: Interrupt::default(),
+        setup: Arc::new(setup),
+    };
+    let report = provium_lua::run_classic(job, Arc::clone(&collector) as Arc<dyn Observer>);
+    let record = std::mem::take(&mut *collector.0.lock().unwrap());
+    (report, record)
+}
+
 /// A state for typing into.
 pub(crate) fn interactive() -> Interactive {
     let dir = tempfile::tempdir().unwrap();
