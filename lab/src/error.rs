@@ -177,6 +177,9 @@ pub enum Reason {
     /// The machine refused or failed to start.
     #[error("machine: {0}")]
     Machine(#[source] provium_vmm::Error),
+    /// The pool refused.
+    #[error(transparent)]
+    Pool(#[from] crate::pool::PoolError),
     /// Preparing the guest's files failed.
     #[error(transparent)]
     Guests(#[from] crate::guest::GuestError),

@@ -7,6 +7,9 @@ use provium_protocol::EventKind;
 pub trait EventSink: Send + Sync {
     /// One event.
     fn emit(&self, event: EventKind);
+
+    /// A call of `file` waits for something of the host: what, for people to see; an empty text when it goes on.
+    fn waiting(&self, _file: &str, _text: &str) {}
 }
 
 /// Drops all events.

@@ -8,6 +8,7 @@ use provium_vmm::Backend;
 use crate::config::Config;
 use crate::events::{EventSink, NoEvents};
 use crate::guest::{Guests, Progress, Silent};
+use crate::pool::Pool;
 
 /// The run's common ground. One per process is enough; cheap to share.
 pub struct Harness {
@@ -15,6 +16,7 @@ pub struct Harness {
     backend: Backend,
     events: Arc<dyn EventSink>,
     guests: Guests,
+    pool: Pool,
     next_cid: AtomicU32,
     next_id: AtomicU64,
 }
@@ -31,6 +33,7 @@ impl Harness {
             backend,
             events: Arc::new(NoEvents),
             guests,
+            pool: Pool::unlimited(),
             next_cid: AtomicU32::new(FIRST_CID),
             next_id: AtomicU64::new(1),
         }
@@ -61,6 +64,19 @@ impl Harness {
     pub fn with_progress(mut self, progress: Arc<dyn Progress>) -> Self {
         self.guests = self.guests.with_progress(progress);
         self
+    }
+
+    /// The same with files and VMs sharing `pool` instead of having all they ask for.
+    #[must_use]
+    pub fn with_pool(mut self, pool: Pool) -> Self {
+        self.pool = pool;
+        self
+    }
+
+    /// What files and VMs share.
+    #[must_use]
+    pub fn pool(&self) -> &Pool {
+        &self.pool
     }
 
     /// The configuration.

@@ -43,6 +43,7 @@ mod harness;
 mod lab;
 mod ops;
 mod overlay;
+pub mod pool;
 mod session;
 mod state;
 pub mod units;
@@ -60,6 +61,7 @@ pub use ops::{
     Worker, signal_by_name, signal_name,
 };
 pub use overlay::AGENT;
+pub use pool::{Pool, Share};
 pub use session::{Session, Site};
 pub use state::VmState;
 pub use vm::{BootOptions, Console, ConsoleStream, FileContent, InjectedFile, Vm};

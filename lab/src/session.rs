@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::error::{Error, Reason, Result};
 use crate::harness::Harness;
 use crate::lab::Lab;
+use crate::pool::Share;
 use crate::vm::VmCore;
 use crate::wait::{Either, Limit, Pending, World, both, lock};
 
@@ -52,6 +53,9 @@ pub(crate) struct SessionCore {
     harness: Arc<Harness>,
     world: Arc<World>,
     file: String,
+    share: Share,
+    /// The share is of this session's own making, so its end is the claim's end.
+    own_share: bool,
     state: Mutex<State>,
     site: Mutex<Option<SiteFinder>>,
 }
@@ -132,6 +136,22 @@ impl SessionCore {
         lock(&self.site).as_ref().and_then(|find| find())
     }
 
+    /// What the file holds of the pool.
+    pub(crate) fn share(&self) -> &Share {
+        &self.share
+    }
+
+    /// True when nobody outside ends the share.
+    pub(crate) fn owns_share(&self) -> bool {
+        self.own_share
+    }
+
+    /// Lets people see what a call waits for.
+    pub(crate) fn tell_waiting(self: &Arc<Self>) -> impl Fn(&str) + Send + use<> {
+        let session = self.clone();
+        move |text| session.harness.events().waiting(&session.file, text)
+    }
+
     /// Takes the file's one claim (L-039).
     pub(crate) fn take_claim(&self) -> bool {
         !std::mem::replace(&mut lock(&self.state).claimed, true)
@@ -154,13 +174,28 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session for a test file with that display path.
+    /// A session for a test file with that display path, which takes what it needs of the pool.
     #[must_use]
     pub fn new(harness: &Arc<Harness>, file: impl Into<String>) -> Self {
+        let file = file.into();
+        let share = harness.pool().admit_anyhow(&file);
+        Self::make(harness, file, share, true)
+    }
+
+    /// A session for a file that was admitted to the pool with `share`. Whoever holds that share tells the release of
+    /// the file's claim (E-023).
+    #[must_use]
+    pub fn with_share(harness: &Arc<Harness>, file: impl Into<String>, share: Share) -> Self {
+        Self::make(harness, file.into(), share, false)
+    }
+
+    fn make(harness: &Arc<Harness>, file: String, share: Share, own_share: bool) -> Self {
         let core = Arc::new(SessionCore {
             harness: harness.clone(),
             world: World::new(),
-            file: file.into(),
+            file,
+            share,
+            own_share,
             state: Mutex::default(),
             site: Mutex::default(),
         });

@@ -350,20 +350,32 @@ impl Lab {
 
     /// Claims a share of the run's resources, once per file (L-039).
     pub fn claim(&self, amount: Amount) -> Result<()> {
-        let session = &self.0.session;
-        if !session.take_claim() {
-            return Err(self.error(
-                "lab:claim",
-                Reason::Refused("claim already taken".to_owned()),
-            ));
-        }
-        *lock(&self.0.claim) = Some(amount);
-        let path = session.file().to_owned();
-        session
-            .harness()
-            .events()
-            .emit(ClaimAcquired { path, amount }.into());
-        Ok(())
+        self.start_claim(amount).wait()
+    }
+
+    /// Starts [`Lab::claim`]: what the pool does not have now is waited for.
+    pub fn start_claim(&self, amount: Amount) -> Pending<()> {
+        let call = "lab:claim";
+        let world = self.0.session.world();
+        let lab = self.clone();
+        Pending::new(world, call, self.resource(), async move {
+            let session = &lab.0.session;
+            if !session.take_claim() {
+                let text = "claim already taken".to_owned();
+                return Err(lab.error(call, Reason::Refused(text)));
+            }
+            let claimed = session
+                .share()
+                .claim(session.world(), amount, session.tell_waiting());
+            let first = claimed.await.map_err(|error| lab.error(call, error))?;
+            *lock(&lab.0.claim) = Some(amount);
+            if first {
+                let path = session.file().to_owned();
+                let events = session.harness().events();
+                events.emit(ClaimAcquired { path, amount }.into());
+            }
+            Ok(())
+        })
     }
 
     /// Waits until `count` callers are at this name of this lab (L-040).
@@ -444,7 +456,9 @@ impl Lab {
             }
         });
         *lock(&self.0.members) = Members::default();
-        if let Some(amount) = lock(&self.0.claim).take() {
+        if let Some(amount) = lock(&self.0.claim).take()
+            && self.0.session.owns_share()
+        {
             let path = self.0.session.file().to_owned();
             self.0
                 .session

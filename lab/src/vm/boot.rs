@@ -49,15 +49,22 @@ impl Vm {
 
 async fn boot(core: &Arc<VmCore>, call: &'static str, options: BootOptions) -> Result<()> {
     let fail = |reason| core.error(call, reason);
+    let fail_pool = |error| core.error(call, Reason::Pool(error));
     options.check().map_err(fail)?;
     let options = core.begin_boot(call)?.merged(options);
     let _booting = Booting(core);
     let timeout = core.boot_timeout(&options);
     let plan = Plan::make(core, &options).map_err(|reason| core.error(call, reason))?;
     let (cid, memory) = (plan.cid, plan.config.memory);
+    let session = &core.session;
+    let charge = session
+        .share()
+        .charge(session.world(), memory, session.tell_waiting());
+    let charge = charge.await.map_err(fail_pool)?;
     let machine =
         Machine::start(plan.config).map_err(|error| core.error(call, Reason::Machine(error)))?;
     let instance = Instance::new(&core.session, core.name(), cid, machine, timeout);
+    instance.hold(charge);
     core.set_instance(&instance);
     match handshake(core, &instance, plan.clock_ns, timeout).await {
         Ok(()) => {

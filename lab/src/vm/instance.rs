@@ -9,6 +9,7 @@ use provium_vmm::{Console, Machine, MachineEvent, MachineState, StopCause, Subsc
 
 use super::connection::Reconnect;
 use crate::agent::Link;
+use crate::pool::Charge;
 use crate::session::SessionCore;
 use crate::state::VmState;
 use crate::wait::lock;
@@ -36,6 +37,8 @@ pub(crate) struct Instance {
     open_files: AtomicUsize,
     open_streams: AtomicUsize,
     subscription: Mutex<Option<Subscription>>,
+    /// Its memory's part of the pool, held for as long as there is the machine.
+    charge: Mutex<Option<Charge>>,
 }
 
 /// What the machine's own threads tell; holds nothing of the machine, so that they never own it.
@@ -98,7 +101,13 @@ impl Instance {
             open_files: AtomicUsize::new(0),
             open_streams: AtomicUsize::new(0),
             subscription: Mutex::new(Some(subscription)),
+            charge: Mutex::default(),
         })
+    }
+
+    /// Gives back `charge` when the machine's memory is freed.
+    pub(super) fn hold(&self, charge: Charge) {
+        *lock(&self.charge) = Some(charge);
     }
 
     pub(super) fn cid(&self) -> u32 {
@@ -226,6 +235,7 @@ impl Instance {
         if let Some(machine) = machine {
             machine.stop_for(cause);
         }
+        drop(lock(&self.charge).take());
         if let Some(link) = lock(&self.link).take() {
             link.fail("the VM has stopped");
         }
