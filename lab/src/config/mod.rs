@@ -5,6 +5,7 @@
 //! line, unknown keys become [`Config::warnings`] with the nearest known key.
 
 mod nearest;
+mod place;
 mod places;
 mod profile;
 mod section;
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
+pub use place::Place;
 pub use places::Places;
 pub use profile::{DEFAULT_MEMORY, DiskSource, GuestFile, Profile, ProfileDisk};
 use section::{Section, Source, resolve};
@@ -35,22 +37,22 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// It is not TOML.
-    #[error("parse {}: line {line}: {message}", path.display())]
+    #[error("parse {}: {place}: {message}{}", path.display(), place.excerpt())]
     Parse {
         /// The file.
         path: PathBuf,
         /// Where.
-        line: usize,
+        place: Place,
         /// What is wrong.
         message: String,
     },
     /// It is TOML, but says something that cannot be.
-    #[error("invalid config in {}: line {line}: {message}", path.display())]
+    #[error("invalid config in {}: {place}: {message}{}", path.display(), place.excerpt())]
     Invalid {
         /// The file.
         path: PathBuf,
         /// Where.
-        line: usize,
+        place: Place,
         /// What is wrong.
         message: String,
     },

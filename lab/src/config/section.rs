@@ -9,7 +9,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::ConfigError;
+use super::{ConfigError, Place};
 use super::nearest::nearest;
 use crate::units::{duration_from_secs, parse_duration, parse_size};
 
@@ -24,7 +24,7 @@ impl Source<'_> {
     pub(super) fn invalid(&self, at: usize, message: impl Into<String>) -> ConfigError {
         ConfigError::Invalid {
             path: self.path.to_owned(),
-            line: line_of(self.text, at),
+            place: Place::of(self.text, at),
             message: message.into(),
         }
     }
@@ -33,16 +33,10 @@ impl Source<'_> {
     pub(super) fn malformed(&self, error: &toml::de::Error) -> ConfigError {
         ConfigError::Parse {
             path: self.path.to_owned(),
-            line: line_of(self.text, error.span().map_or(0, |span| span.start)),
+            place: Place::of(self.text, error.span().map_or(0, |span| span.start)),
             message: error.message().to_owned(),
         }
     }
-}
-
-/// Line number, from 1, of a byte offset.
-fn line_of(text: &str, at: usize) -> usize {
-    let before = text.as_bytes().iter().take(at);
-    1 + before.filter(|byte| **byte == b'\n').count()
 }
 
 /// A table being read; see the module documentation.
@@ -234,13 +228,16 @@ impl<'a> Section<'a> {
             if asked.contains(name) {
                 continue;
             }
-            let line = line_of(self.source.text, key.span().start);
+            let place = Place::of(self.source.text, key.span().start);
             let hint = nearest(name, asked.iter().copied())
                 .map_or_else(String::new, |near| format!(" (did you mean {near:?}?)"));
             let path = self.source.path.display();
             warnings.push(format!(
-                "{path}:{line}: {}: unknown key {name:?}{hint}",
-                self.name
+                "{path}:{}:{}: {}: unknown key {name:?}{hint}{}",
+                place.line,
+                place.column,
+                self.name,
+                place.excerpt()
             ));
         }
     }

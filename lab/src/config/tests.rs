@@ -74,11 +74,11 @@ fn r070_errors_name_path_and_line() {
             .starts_with("read /nonexistent/provium.toml: "),
         "{missing}"
     );
-    assert!(error("[provium]\nroots = \n").starts_with("parse /p/provium.toml: line 2: "));
+    assert!(error("[provium]\nroots = \n").starts_with("parse /p/provium.toml: line 2, column 9: "));
     let wrong = error("[profiles.a]\nkernel = 'k'\nmemory = true\n");
     assert_eq!(
         wrong,
-        "invalid config in /p/provium.toml: line 3: [profiles.a]: memory must be a size, not boolean"
+        "invalid config in /p/provium.toml: line 3, column 10: [profiles.a]: memory must be a size, not boolean\n  3 | memory = true\n    |          ^"
     );
     let quoted = error("[profiles.a]\nkernel = 'k'\nmemory = '12Q'\n");
     assert!(
@@ -94,9 +94,9 @@ fn r070_unknown_keys_warn_with_the_nearest_known_one() {
     assert_eq!(
         config.warnings,
         [
-            "/p/provium.toml:6: [provium]: unknown key \"zzz\"",
-            "/p/provium.toml:3: [profiles.a]: unknown key \"intrd\" (did you mean \"initrd\"?)",
-            "/p/provium.toml:4: top level: unknown key \"proviun\" (did you mean \"provium\"?)",
+            "/p/provium.toml:6:1: [provium]: unknown key \"zzz\"\n  6 | zzz = 1\n    | ^",
+            "/p/provium.toml:3:1: [profiles.a]: unknown key \"intrd\" (did you mean \"initrd\"?)\n  3 | intrd = 'x'\n    | ^",
+            "/p/provium.toml:4:2: top level: unknown key \"proviun\" (did you mean \"provium\"?)\n  4 | [proviun]\n    |  ^",
         ]
     );
 }
@@ -105,7 +105,7 @@ fn r070_unknown_keys_warn_with_the_nearest_known_one() {
 fn r075_kernel_is_required() {
     let text = error("[profiles.a]\ninitrd = 'x'\n");
     assert!(
-        text.ends_with("line 1: [profiles.a]: kernel is required"),
+        text.contains("line 1, column 11: [profiles.a]: kernel is required\n"),
         "{text}"
     );
 }
