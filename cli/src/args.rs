@@ -45,7 +45,7 @@ Exit codes: 0 all passed or skipped; 1 something failed; 2 usage, configuration 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run test files (*.test.lua); the same as `provium [PATHS]`
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Print the test files that a run would take, one per line; boots nothing
     List(ListArgs),
     /// Check the machine and the profiles, and say which CPU backend would be used
@@ -57,6 +57,18 @@ pub(crate) enum Command {
     Repl(ReplArgs),
     /// Run the `build` command of a profile, or of all profiles that have one
     Prepare(PrepareArgs),
+    /// Write a commented provium.toml and a first test
+    Init(InitArgs),
+    /// Print an event stream for people: a file of --save-events, a socket, or - for stdin
+    Events(EventsArgs),
+    /// Put the event files, or the JUnit reports, of several shards together
+    Merge(MergeArgs),
+    /// Write editor stubs of the whole Lua API, and a .luarc.json that points to them
+    LspSetup(LspArgs),
+    /// Print a completion script for a shell
+    Completions(CompletionsArgs),
+    /// Print the man page, or write all pages into a directory
+    Man(ManArgs),
     /// Print the version
     Version,
 }
@@ -132,6 +144,46 @@ pub(crate) struct SelectArgs {
     /// Only slice I of N of the files
     #[arg(long, value_name = "I/N", value_parser = parse_shard, help_heading = "Selection")]
     pub(crate) shard: Option<(usize, usize)>,
+    /// Balance --shard by the durations in an earlier run's event file or JUnit report (repeatable)
+    #[arg(long, value_name = "FILE", help_heading = "Selection")]
+    pub(crate) timings: Vec<PathBuf>,
+}
+
+/// What a run may use of the host (R-022..R-025).
+#[derive(Debug, Clone, Args)]
+pub(crate) struct PoolArgs {
+    /// Memory that files and VMs share; default: 80 % of the host's, or of its cgroup's
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Running")]
+    pub(crate) mem: Option<u64>,
+    /// CPUs that files can claim; default: all that are online
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Running")]
+    pub(crate) cpus: Option<u32>,
+    /// Multiplies --cpus; from 0.5 to 8
+    #[arg(long, value_name = "F", default_value_t = 1.0, value_parser = parse_factor, help_heading = "Running")]
+    pub(crate) cpu_overcommit: f64,
+}
+
+/// In which order files run, and how often.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct OrderArgs {
+    /// Order of the files
+    #[arg(long, value_enum, default_value = "sorted", help_heading = "Running")]
+    pub(crate) order: Order,
+    /// Seed of --order random; without it one is chosen and printed
+    #[arg(long, value_name = "N", help_heading = "Running")]
+    pub(crate) seed: Option<u64>,
+    /// Run every file N times; the second run of a file is called FILE#2
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Running")]
+    pub(crate) repeat: u32,
+}
+
+/// The order of files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Order {
+    /// By path
+    Sorted,
+    /// Shuffled by --seed
+    Random,
 }
 
 /// The flags of `provium run` (section 2).
@@ -158,9 +210,19 @@ pub(crate) struct RunArgs {
     /// No tests whose meta K is, or holds, the string V (repeatable; wins over --tag-meta)
     #[arg(long, value_name = "K=V", help_heading = "Selection")]
     pub(crate) no_tag_meta: Vec<String>,
-    /// Most files in flight; default: the number of CPUs, at least 2
-    #[arg(short, long, value_name = "N", help_heading = "Running")]
+    /// What of the host it may use.
+    #[command(flatten)]
+    pub(crate) pool: PoolArgs,
+    /// In which order, and how often.
+    #[command(flatten)]
+    pub(crate) order: OrderArgs,
+    /// Most files in flight; default: the CPUs of the pool, at least 2
+    #[arg(short, long, value_name = "N", value_parser = parse_jobs, help_heading = "Running")]
     pub(crate) jobs: Option<usize>,
+    /// Try a failed file again up to N times, with the tests that have not passed yet; tests that
+    /// pass then are reported as flaky
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Running")]
+    pub(crate) retries: u32,
     /// Deadline of each file: seconds, or a number with ms, s, m or h; 0 = none
     #[arg(long, value_name = "DUR", default_value = "300s", value_parser = parse_timeout, help_heading = "Running")]
     pub(crate) timeout: FileTimeout,
@@ -188,6 +250,15 @@ pub(crate) struct RunArgs {
     /// Write the event stream to stdout; everything else goes to stderr
     #[arg(long, help_heading = "Output")]
     pub(crate) events_stdout: bool,
+    /// Serve the event stream on a Unix socket at PATH, to any number of readers
+    #[arg(long, value_name = "PATH", help_heading = "Output")]
+    pub(crate) events_socket: Option<PathBuf>,
+    /// Write a JUnit XML report to PATH
+    #[arg(long, value_name = "PATH", help_heading = "Output")]
+    pub(crate) junit: Option<PathBuf>,
+    /// List the N slowest tests after the summary
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Output")]
+    pub(crate) slowest: usize,
 }
 
 /// The flags of `provium list`.
@@ -252,6 +323,60 @@ pub(crate) struct PrepareArgs {
     pub(crate) config: Option<PathBuf>,
 }
 
+/// The flags of `provium init`.
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// Where; default: here
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+}
+
+/// The flags of `provium events`.
+#[derive(Debug, Args)]
+pub(crate) struct EventsArgs {
+    /// A saved stream, a socket of a run that goes on, or - for stdin
+    #[arg(value_name = "STREAM")]
+    pub(crate) stream: PathBuf,
+}
+
+/// The flags of `provium merge`.
+#[derive(Debug, Args)]
+pub(crate) struct MergeArgs {
+    /// The file to write
+    #[arg(short, long, value_name = "PATH")]
+    pub(crate) output: PathBuf,
+    /// Event files, or JUnit reports
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) inputs: Vec<PathBuf>,
+}
+
+/// The flags of `provium lsp-setup`.
+#[derive(Debug, Args)]
+pub(crate) struct LspArgs {
+    /// The project; default: here
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Replace a .luarc.json that is there
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// The flags of `provium completions`.
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// The flags of `provium man`.
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// Write the pages of all subcommands into this directory
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+}
+
 /// The deadline of a file, or none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FileTimeout(pub(crate) Option<Duration>);
@@ -263,6 +388,20 @@ fn parse_timeout(text: &str) -> Result<FileTimeout, units::UnitError> {
 
 fn parse_size(text: &str) -> Result<u64, units::UnitError> {
     units::parse_size(text)
+}
+
+fn parse_jobs(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err(format!(
+            "expected a number of files, at least 1, got `{text}`"
+        )),
+        Ok(jobs) => Ok(jobs),
+    }
+}
+
+fn parse_factor(text: &str) -> Result<f64, String> {
+    let factor: Option<f64> = text.parse().ok().filter(|factor: &f64| factor.is_finite());
+    factor.ok_or_else(|| format!("expected a number from 0.5 to 8, got `{text}`"))
 }
 
 /// `I/N`, 1-based.

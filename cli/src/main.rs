@@ -1,12 +1,16 @@
 //! The `provium` command: boots real kernels in microVMs and runs Lua tests against them.
 
 mod args;
+mod atomic;
+mod budget;
 mod builds;
 mod commands;
 mod discover;
 mod exit;
 mod news;
+mod plan;
 mod preflight;
+mod pressure;
 mod problem;
 mod report;
 mod scheduler;
@@ -14,7 +18,9 @@ mod select;
 mod session;
 mod signals;
 mod sink;
+mod stream;
 mod terminal;
+mod timings;
 
 use std::error::Error as _;
 use std::process::ExitCode;
@@ -44,6 +50,12 @@ fn carry_out(cli: Cli) -> Result<Exit, Problem> {
         Some(Command::Console(args)) => commands::console::console(&args),
         Some(Command::Repl(args)) => commands::repl::repl(&args),
         Some(Command::Prepare(args)) => commands::prepare::prepare(&args),
+        Some(Command::Init(args)) => commands::init::init(&args),
+        Some(Command::Events(args)) => commands::events::events(&args),
+        Some(Command::Merge(args)) => commands::merge::merge(&args),
+        Some(Command::LspSetup(args)) => commands::lsp::lsp_setup(&args),
+        Some(Command::Completions(args)) => commands::shell::completions(&args),
+        Some(Command::Man(args)) => commands::shell::man(&args),
         Some(Command::Version) => commands::version(),
     }
 }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use provium_lua::{FileReport, FileStatus, Outcome, TestEnd};
-use provium_protocol::event;
+use provium_protocol::event::{self, BlockReason};
 use provium_protocol::{Amount, Event, EventKind, Meta};
 
 /// Something that happened in a run.
@@ -18,6 +18,19 @@ pub(crate) enum News {
     Discovered {
         /// Its display path.
         path: String,
+        /// Fixtures that it names literally.
+        fixture_refs: Vec<String>,
+        /// The claim that it makes literally.
+        declared_claim: Option<Amount>,
+    },
+    /// The next file has to wait.
+    Blocked {
+        /// Its display path.
+        path: String,
+        /// What it reserves.
+        waiting_for: Amount,
+        /// Why there is no room for it now.
+        reason: BlockReason,
     },
     /// A file starts.
     Dispatched {
@@ -63,6 +76,8 @@ pub(crate) enum News {
         /// What.
         text: String,
     },
+    /// The last file has ended; nothing else is told after this by files.
+    Finished,
     /// No more files will start and none is running.
     Ended {
         /// How long the run took.
@@ -81,8 +96,21 @@ pub(crate) struct FileResult {
     pub(crate) report: FileReport,
     /// All its tests in order.
     pub(crate) tests: Vec<TestEnd>,
+    /// Tests that passed after failing in an earlier attempt.
+    pub(crate) flaky: Vec<Flaky>,
     /// How long it took.
     pub(crate) duration: Duration,
+}
+
+/// A test that failed and passed when it was tried again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Flaky {
+    /// Its name.
+    pub(crate) name: String,
+    /// How many attempts it took.
+    pub(crate) attempts: u32,
+    /// How the attempts before failed.
+    pub(crate) failures: Vec<String>,
 }
 
 /// How many tests ended which way.
@@ -141,10 +169,24 @@ impl Stamped {
     #[must_use]
     pub(crate) fn wire(&self) -> Option<Event> {
         let kind: EventKind = match &self.news {
-            News::Discovered { path } => event::FileDiscovered {
+            News::Discovered {
+                path,
+                fixture_refs,
+                declared_claim,
+            } => event::FileDiscovered {
                 path: path.clone(),
-                fixture_refs: Vec::new(),
-                declared_claim: None,
+                fixture_refs: fixture_refs.clone(),
+                declared_claim: *declared_claim,
+            }
+            .into(),
+            News::Blocked {
+                path,
+                waiting_for,
+                reason,
+            } => event::FileBlocked {
+                path: path.clone(),
+                waiting_for: *waiting_for,
+                reason: *reason,
             }
             .into(),
             News::Dispatched { path, reservation } => event::FileDispatched {
@@ -166,11 +208,36 @@ impl Stamped {
             }
             .into(),
             News::Lab(kind) => kind.clone(),
-            News::Phase { .. } | News::Printed { .. } | News::Note { .. } | News::Ended { .. } => {
-                return None;
-            }
+            News::Phase { .. }
+            | News::Printed { .. }
+            | News::Note { .. }
+            | News::Finished
+            | News::Ended { .. } => return None,
         };
         Some(Event { ts: self.ts, kind })
+    }
+}
+
+impl Stamped {
+    /// The frame of its event, for news that has one. A test that logged more than a frame holds
+    /// is told without its log.
+    pub(crate) fn frame(&self) -> std::io::Result<Option<Vec<u8>>> {
+        let Some(mut event) = self.wire() else {
+            return Ok(None);
+        };
+        if let Ok(frame) = event.to_frame() {
+            return Ok(Some(frame));
+        }
+        match &mut event.kind {
+            EventKind::TestPassed(test) => test.log = None,
+            EventKind::TestFailed(test) => test.log = None,
+            EventKind::TestSkipped(test) => test.log = None,
+            _ => {}
+        }
+        event.to_frame().map(Some).map_err(|size| {
+            let text = format!("an event of {size} bytes does not fit a frame");
+            std::io::Error::new(std::io::ErrorKind::InvalidData, text)
+        })
     }
 }
 
@@ -187,22 +254,16 @@ fn test_event(path: String, end: &TestEnd) -> EventKind {
             log,
         }
         .into(),
-        Outcome::Failed(failure) => {
-            let consoles = failure.consoles.iter();
-            let excerpt: Vec<String> = consoles
-                .map(|tail| format!("--- {} ---\n{}", tail.vm, tail.text))
-                .collect();
-            event::TestFailed {
-                path,
-                name,
-                duration_ns,
-                reason: failure.message.clone(),
-                console_excerpt: excerpt.join("\n"),
-                meta,
-                log,
-            }
-            .into()
+        Outcome::Failed(failure) => event::TestFailed {
+            path,
+            name,
+            duration_ns,
+            reason: failure.message.clone(),
+            console_excerpt: failure.console_excerpt(),
+            meta,
+            log,
         }
+        .into(),
         Outcome::Skipped(reason) => event::TestSkipped {
             path,
             name,

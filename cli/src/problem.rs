@@ -53,6 +53,12 @@ pub(crate) enum Problem {
     /// A guest that cannot be had.
     #[error(transparent)]
     Guest(#[from] provium_lab::guest::GuestError),
+    /// The event socket.
+    #[error(transparent)]
+    Socket(#[from] crate::report::SocketError),
+    /// An event stream or report of an earlier run.
+    #[error(transparent)]
+    Stream(#[from] crate::stream::StreamError),
     /// Profiles that cannot be booted.
     #[error("{}", .0.join("\n"))]
     Preflight(Vec<String>),

@@ -7,9 +7,11 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::args::SelectArgs;
+use crate::atomic;
 use crate::discover::{Kind, TestFile, discover};
 use crate::problem::Problem;
 use crate::session::{Session, rerun_state};
+use crate::timings;
 
 /// The files of a run, and how many there were before anything was deselected.
 pub(crate) struct Selection {
@@ -38,11 +40,14 @@ pub(crate) fn select(
         None => shard_of_engine(|name| std::env::var(name).ok())?,
     };
     if let Some((index, total)) = shard {
-        let mut position = 0;
-        files.retain(|_| {
-            position += 1;
-            (position - 1) % total + 1 == index
-        });
+        let shards = if args.timings.is_empty() {
+            (0..files.len()).map(|position| position % total).collect()
+        } else {
+            let names: Vec<&str> = files.iter().map(|file| &*file.display).collect();
+            timings::shards(&names, total, &timings::read(&args.timings)?)
+        };
+        let mut shards = shards.into_iter();
+        files.retain(|_| shards.next() == Some(index - 1));
     }
     if args.rerun_failed {
         match read_rerun(&rerun_state(&session.places)) {
@@ -127,14 +132,11 @@ pub(crate) fn write_rerun(path: &Path, failed: &[PathBuf]) -> Result<(), Problem
         return Ok(());
     }
     let write = || {
-        let dir = path.parent().unwrap_or(Path::new("/"));
-        std::fs::create_dir_all(dir)?;
-        let text = serde_json::to_vec(&Rerun {
-            failed: failed.iter().cloned().collect(),
-        })?;
-        let temporary = dir.join(format!(".rerun-{}.json", std::process::id()));
-        std::fs::write(&temporary, text)?;
-        std::fs::rename(&temporary, path)
+        if let Some(dir) = path.parent() {
+            std::fs::create_dir_all(dir)?;
+        }
+        let failed = failed.iter().cloned().collect();
+        atomic::write(path, &serde_json::to_vec(&Rerun { failed })?)
     };
     write().map_err(Problem::file("write", path))
 }

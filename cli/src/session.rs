@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use provium_lab::config::{Config, GuestFile, Places, Profile};
 use provium_lab::guest::{Guests, Progress};
-use provium_lab::{EventSink, Harness};
+use provium_lab::{EventSink, Harness, Pool};
 use provium_vmm::probe::{self, Choice, Request};
 
 use crate::args::{CommonArgs, Vmm};
@@ -42,6 +42,20 @@ impl Session {
             config,
             places,
             bases: Bases { cwd, config: base },
+        })
+    }
+
+    /// The built-in configuration, whatever is around.
+    pub(crate) fn builtin() -> Result<Self, Problem> {
+        let cwd = std::env::current_dir().map_err(|source| Problem::Io {
+            action: "find the current directory",
+            source,
+        })?;
+        let places = Places::from_env();
+        Ok(Self {
+            config: Config::builtin(&cwd, &places),
+            places,
+            bases: Bases { cwd, config: None },
         })
     }
 
@@ -94,11 +108,15 @@ impl Session {
     pub(crate) fn harness(
         self,
         choice: &Choice,
+        pool: Pool,
         progress: Arc<dyn Progress>,
         events: Arc<dyn EventSink>,
     ) -> Arc<Harness> {
         let guests = self.guests(progress);
-        Arc::new(Harness::new(self.config, choice.backend, guests).with_events(events))
+        let harness = Harness::new(self.config, choice.backend, guests)
+            .with_pool(pool)
+            .with_events(events);
+        Arc::new(harness)
     }
 }
 

@@ -36,6 +36,13 @@ impl EventSink for NewsSink {
     fn emit(&self, event: EventKind) {
         self.tell(News::Lab(event));
     }
+
+    fn waiting(&self, file: &str, text: &str) {
+        self.tell(News::Phase {
+            path: Some(file.to_owned()),
+            text: text.to_owned(),
+        });
+    }
 }
 
 impl Progress for NewsSink {

@@ -55,7 +55,12 @@ struct Settings {
 impl FileState {
     pub(crate) fn new(job: &FileJob, observer: Arc<dyn Observer>) -> Arc<Self> {
         let display = (job.setup.display)(&job.path);
-        let session = Session::new(&job.setup.harness, display);
+        let display = job.name.clone().unwrap_or(display);
+        let harness = &job.setup.harness;
+        let session = match &job.share {
+            Some(share) => Session::with_share(harness, display, share.clone()),
+            None => Session::new(harness, display),
+        };
         let world = Arc::clone(session.world());
         let file = Self {
             watch: Arc::new(Watch::new(job.interrupt.clone(), job.timeout, world)),

@@ -49,8 +49,11 @@ impl Interactive {
     pub fn new(setup: Arc<Setup>, observer: Arc<dyn Observer>) -> Result<Self, String> {
         let job = FileJob {
             path: PathBuf::from("repl"),
+            name: None,
+            only: None,
             filter: Filter::default(),
             timeout: None,
+            share: None,
             interrupt: Interrupt::default(),
             setup,
         };

@@ -26,6 +26,7 @@ mod prelude;
 mod record;
 mod report;
 mod runner;
+pub mod scan;
 mod state;
 mod watch;
 

@@ -71,6 +71,16 @@ pub struct Failure {
     pub consoles: Vec<ConsoleTail>,
 }
 
+impl Failure {
+    /// The ends of all consoles, each under a line naming its VM (E-018).
+    #[must_use]
+    pub fn console_excerpt(&self) -> String {
+        let consoles = self.consoles.iter();
+        let texts = consoles.map(|tail| format!("--- {} ---\n{}", tail.vm, tail.text));
+        texts.collect::<Vec<_>>().join("\n")
+    }
+}
+
 /// The end of a VM's console.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConsoleTail {

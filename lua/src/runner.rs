@@ -1,11 +1,12 @@
 //! Runs one v2 file: its chunk, then its tests one at a time (lua-api L-209, L-219..L-221).
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mlua::{Function, Lua, Table, Value};
-use provium_lab::Lab;
+use provium_lab::{Lab, Share};
 use provium_protocol::Meta;
 
 use crate::args;
@@ -23,10 +24,16 @@ use crate::watch::{Interrupt, Stop};
 pub struct FileJob {
     /// Canonical path.
     pub path: PathBuf,
+    /// What events call it, where that is not its display path.
+    pub name: Option<String>,
+    /// Only tests of these names exist, if given: what a retry runs.
+    pub only: Option<BTreeSet<String>>,
     /// Which of its tests run.
     pub filter: Filter,
     /// Deadline of the whole file.
     pub timeout: Option<Duration>,
+    /// What it holds of the run's pool; without one, it takes what it needs.
+    pub share: Option<Share>,
     /// Stops it from outside.
     pub interrupt: Interrupt,
     /// What all files of a run share.
@@ -182,6 +189,10 @@ impl<'a> Runner<'a> {
             .sequence_values::<Table>()
             .flatten()
             .map(|record| self.test(record))
+            .filter(|test| {
+                let only = self.job.only.as_ref();
+                only.is_none_or(|names| names.contains(&test.name))
+            })
             .collect()
     }
 

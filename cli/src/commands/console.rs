@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use provium_lab::guest::StderrProgress;
-use provium_lab::{BootOptions, NoEvents};
+use provium_lab::{BootOptions, NoEvents, Pool};
 use provium_vmm::{InitrdPart, Machine, MachineConfig, MachineState, StopCause};
 
 use crate::args::ConsoleArgs;
@@ -67,7 +67,7 @@ fn with_agent(
     choice: &provium_vmm::probe::Choice,
 ) -> Result<Exit, Problem> {
     let progress = Arc::new(StderrProgress::default());
-    let harness = session.harness(choice, progress, Arc::new(NoEvents));
+    let harness = session.harness(choice, Pool::unlimited(), progress, Arc::new(NoEvents));
     let lab = provium_lab::Session::new(&harness, "console");
     let options = BootOptions {
         memory: args.mem,

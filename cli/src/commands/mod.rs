@@ -2,10 +2,15 @@
 
 pub(crate) mod console;
 pub(crate) mod doctor;
+pub(crate) mod events;
+pub(crate) mod init;
 pub(crate) mod list;
+pub(crate) mod lsp;
+pub(crate) mod merge;
 pub(crate) mod prepare;
 pub(crate) mod repl;
 pub(crate) mod run;
+pub(crate) mod shell;
 
 use crate::exit::Exit;
 use crate::problem::Problem;

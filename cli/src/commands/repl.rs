@@ -4,8 +4,8 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use provium_lab::NoEvents;
 use provium_lab::guest::StderrProgress;
+use provium_lab::{NoEvents, Pool};
 use provium_lua::{Evaluated, Interactive, Observer, Setup, TestEnd};
 use provium_protocol::{EventKind, Meta};
 
@@ -27,6 +27,7 @@ pub(crate) fn repl(args: &ReplArgs) -> Result<Exit, Problem> {
     let setup = Setup {
         harness: session.harness(
             &choice,
+            Pool::unlimited(),
             Arc::new(StderrProgress::default()),
             Arc::new(NoEvents),
         ),

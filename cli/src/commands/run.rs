@@ -7,13 +7,18 @@ use std::sync::Arc;
 
 use provium_lua::{Filter, MetaMatch, Setup};
 
-use crate::args::RunArgs;
+use crate::args::{Order, RunArgs};
+use crate::budget;
 use crate::builds;
 use crate::discover::{Kind, display_path};
 use crate::exit::Exit;
+use crate::plan::{fresh_seed, plan};
 use crate::preflight;
+use crate::pressure::Pressure;
 use crate::problem::Problem;
-use crate::report::{EventWriter, Json, Progress, Reporters, Screen, Stream, Text, Verbosity};
+use crate::report::{
+    EventSocket, EventWriter, Json, Junit, Progress, Reporters, Screen, Stream, Text, Verbosity,
+};
 use crate::scheduler::{self, Wire, Work};
 use crate::select::{select, write_rerun};
 use crate::session::{Session, backend_line, choose_backend, rerun_state};
@@ -24,6 +29,13 @@ use crate::sink::NewsSink;
 pub(crate) fn run(args: &RunArgs) -> Result<Exit, Problem> {
     let session = Session::with_guests(&args.common)?;
     let filter = filter(args)?;
+    let pressure = Pressure::from_env()?;
+    let pool = budget::pool(&args.pool)?;
+    // Before discovery, so that whoever connects first hears everything (E-040).
+    let socket = match &args.events_socket {
+        Some(path) => Some(EventSocket::listen(path)?),
+        None => None,
+    };
     let selection = select(&session, &args.select, Kind::Test)?;
     if let Some(notice) = &selection.notice {
         eprintln!("provium: {notice}");
@@ -31,7 +43,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit, Problem> {
     if selection.files.is_empty() {
         return nothing_to_run(&session, args, selection.discovered);
     }
-    let mut reporters = reporters(args)?;
+    let mut reporters = reporters(args, socket.as_ref())?;
     if !args.no_build {
         session
             .config
@@ -39,9 +51,6 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit, Problem> {
             .values()
             .try_for_each(builds::build)?;
     }
-    signals::install();
-    let files = selection.files;
-    let jobs = args.jobs.unwrap_or_else(default_jobs);
     let wire = Wire::new();
     let sink = Arc::new(NewsSink::new(wire.sender()));
     let choice = choose_backend(args.common.vmm)?;
@@ -49,23 +58,28 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit, Problem> {
         eprintln!("{}", backend_line(&choice));
     }
     if !args.no_preflight {
-        preflight::check(&session, &files)?;
+        preflight::check(&session, &selection.files)?;
     }
+    signals::install();
     let bases = session.bases.clone();
     let state = rerun_state(&session.places);
+    let files = plan(selection.files, &args.order, seed(args));
+    let jobs = args.jobs.unwrap_or_else(|| budget::default_jobs(&pool));
+    let harness = session.harness(&choice, pool, Arc::clone(&sink) as _, sink);
     let setup = Arc::new(Setup {
-        harness: session.harness(&choice, Arc::clone(&sink) as _, sink),
+        harness,
         display: Box::new(move |path: &Path| display_path(path, &bases)),
         stdout_is_data: args.json || args.events_stdout,
     });
-    let (timeout, fail_fast) = (args.timeout.0, args.fail_fast);
     let work = Work {
         files,
         jobs,
         filter,
-        timeout,
-        fail_fast,
+        timeout: args.timeout.0,
+        fail_fast: args.fail_fast,
+        retries: args.retries,
         setup,
+        pressure,
         wire,
     };
     let ending = scheduler::run(work, &mut reporters);
@@ -74,6 +88,19 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit, Problem> {
         () if ending.interrupted => Exit::Error,
         () if ending.failed.is_empty() => Exit::Success,
         () => Exit::Failed,
+    })
+}
+
+/// The seed of `--order random`; one that was not given is told, so that the order can be had
+/// again.
+fn seed(args: &RunArgs) -> u64 {
+    if args.order.order == Order::Sorted {
+        return 0;
+    }
+    args.order.seed.unwrap_or_else(|| {
+        let seed = fresh_seed();
+        eprintln!("provium: random order; again with --order random --seed {seed}");
+        seed
     })
 }
 
@@ -120,7 +147,7 @@ fn filter(args: &RunArgs) -> Result<Filter, Problem> {
 }
 
 /// Who hears the news, by the flags of section 2.
-fn reporters(args: &RunArgs) -> Result<Reporters, Problem> {
+fn reporters(args: &RunArgs, socket: Option<&EventSocket>) -> Result<Reporters, Problem> {
     let mut reporters = Reporters::default();
     let data = args.json || args.events_stdout;
     let screen = Screen::new(if data { Stream::Stderr } else { Stream::Stdout });
@@ -139,17 +166,19 @@ fn reporters(args: &RunArgs) -> Result<Reporters, Problem> {
     if args.events_stdout {
         reporters.add(EventWriter::new("event stream on stdout", io::stdout()));
     }
+    if let Some(socket) = socket {
+        reporters.add(socket.reporter());
+    }
+    if let Some(path) = &args.junit {
+        let junit = Junit::new(path.clone()).map_err(Problem::file("write", path))?;
+        reporters.add(junit);
+    }
     if args.json {
         reporters.add(Json::new(io::stdout()));
     }
     if screen.is_live() {
         reporters.add(Progress::new(screen.clone()));
     }
-    reporters.add(Text::new(screen, verbosity));
+    reporters.add(Text::new(screen, verbosity, args.slowest));
     Ok(reporters)
-}
-
-/// The number of CPUs of this machine, at least 2.
-fn default_jobs() -> usize {
-    std::thread::available_parallelism().map_or(2, |cpus| cpus.get().max(2))
 }

@@ -28,13 +28,9 @@ impl<W: Write> Reporter for EventWriter<W> {
     }
 
     fn hear(&mut self, stamped: &Stamped) -> io::Result<()> {
-        let Some(event) = stamped.wire() else {
+        let Some(frame) = stamped.frame()? else {
             return Ok(());
         };
-        let frame = event.to_frame().map_err(|size| {
-            let text = format!("an event of {size} bytes does not fit a frame");
-            io::Error::new(io::ErrorKind::InvalidData, text)
-        })?;
         self.out.write_all(&frame)?;
         self.out.flush()
     }

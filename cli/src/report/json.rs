@@ -106,6 +106,7 @@ mod tests {
                 duration: Duration::ZERO,
                 log: vec!["l".into()],
             }],
+            flaky: Vec::new(),
             duration: Duration::ZERO,
         };
         let mut out = Vec::new();

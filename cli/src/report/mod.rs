@@ -5,16 +5,20 @@
 
 mod events;
 mod json;
+mod junit;
 mod progress;
 mod screen;
+mod socket;
 mod text;
 
 use std::io;
 
 pub(crate) use events::EventWriter;
 pub(crate) use json::Json;
+pub(crate) use junit::Junit;
 pub(crate) use progress::Progress;
 pub(crate) use screen::{Screen, Stream};
+pub(crate) use socket::{EventSocket, SocketError};
 pub(crate) use text::{Text, Verbosity};
 
 use crate::news::Stamped;

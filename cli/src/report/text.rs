@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io;
+use std::time::Duration;
 
 use provium_lua::{ConsoleTail, Failure, FileStatus, Outcome, TestEnd};
 
@@ -31,18 +32,49 @@ pub(crate) struct Text {
     verbosity: Verbosity,
     files: usize,
     counts: Counts,
+    /// How many of the slowest tests are listed at the end.
+    slowest: usize,
+    durations: Vec<(Duration, String)>,
 }
 
 impl Text {
     /// A text report on `screen`.
     #[must_use]
-    pub(crate) fn new(screen: Screen, verbosity: Verbosity) -> Self {
+    pub(crate) fn new(screen: Screen, verbosity: Verbosity, slowest: usize) -> Self {
         Self {
             screen,
             verbosity,
             files: 0,
             counts: Counts::default(),
+            slowest,
+            durations: Vec::new(),
         }
+    }
+}
+
+impl Text {
+    fn note_durations(&mut self, result: &FileResult) {
+        if self.slowest == 0 {
+            return;
+        }
+        for test in &result.tests {
+            let name = format!("{}: {}", result.path, one_line(&test.name));
+            self.durations.push((test.duration, name));
+        }
+        self.durations
+            .sort_by_key(|(duration, _)| std::cmp::Reverse(*duration));
+        self.durations.truncate(self.slowest);
+    }
+
+    fn slowest(&self) -> String {
+        if self.durations.is_empty() {
+            return String::new();
+        }
+        let mut out = String::from("\nslowest tests:\n");
+        for (duration, name) in &self.durations {
+            let _ = writeln!(out, "{:>9.2}s {name}", duration.as_secs_f64());
+        }
+        out
     }
 }
 
@@ -56,6 +88,7 @@ impl Reporter for Text {
             News::Completed(result) => {
                 self.files += 1;
                 self.counts.add(result.counts());
+                self.note_durations(result);
                 let block = file_block(result, self.verbosity, self.screen.colours());
                 if block.is_empty() {
                     Ok(())
@@ -66,7 +99,8 @@ impl Reporter for Text {
             News::Printed { bytes } => self.screen.write(bytes),
             News::Note { text } => self.screen.note(text),
             News::Ended { elapsed } => {
-                let line = summary(self.files, self.counts, elapsed.as_secs_f64());
+                let mut line = summary(self.files, self.counts, elapsed.as_secs_f64());
+                line.push_str(&self.slowest());
                 self.screen.write(line.as_bytes())
             }
             _ => Ok(()),
@@ -88,7 +122,7 @@ fn summary(files: usize, counts: Counts, seconds: f64) -> String {
 
 /// Everything that is said about one file; empty when there is nothing to say.
 fn file_block(result: &FileResult, verbosity: Verbosity, colours: bool) -> String {
-    if verbosity == Verbosity::Quiet && result.passed() {
+    if verbosity == Verbosity::Quiet && result.passed() && result.flaky.is_empty() {
         return String::new();
     }
     let paint = Paint { colours };
@@ -112,6 +146,14 @@ fn file_block(result: &FileResult, verbosity: Verbosity, colours: bool) -> Strin
         indented(&mut out, 4, &failure.message);
         details(&mut out, 4, failure, &paint);
         consoles(&mut out, 4, failure, &paint);
+    }
+    for flaky in &result.flaky {
+        let (name, attempts) = (one_line(&flaky.name), flaky.attempts);
+        let label = paint.yellow("FLAKY");
+        let _ = writeln!(out, "    {label} {name} (passed in attempt {attempts})");
+        for failure in &flaky.failures {
+            indented(&mut out, 8, failure);
+        }
     }
     if !result.passed() {
         let _ = writeln!(
@@ -288,8 +330,6 @@ impl Paint {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use provium_lua::FileReport;
 
     use super::*;
@@ -330,6 +370,7 @@ mod tests {
                 test("bad", Outcome::Failed(Box::new(failure))),
                 test("later", Outcome::Skipped("todo".into())),
             ],
+            flaky: Vec::new(),
             duration: Duration::from_secs(1),
         }
     }

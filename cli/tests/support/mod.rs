@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub(crate) mod stream;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -47,6 +49,7 @@ impl Place {
             .current_dir(self.path())
             .env("HOME", self.path().join("home"))
             .env_remove("XDG_CACHE_HOME")
+            .env_remove("NO_COLOR")
             .env("PROVIUM_VMM", "soft")
             .stdin(Stdio::null());
         command
@@ -69,6 +72,8 @@ pub(crate) fn program() -> Command {
     ] {
         command.env_remove(name);
     }
+    // How busy this machine is must not decide what a test sees.
+    command.env("PROVIUM_PSI_THRESHOLD", "off");
     command
 }
 

@@ -286,9 +286,9 @@ fn claim(cx: &Cx<'_>, args: &mut Args) -> Answer {
     let cpus = amount.int("cpus")?.unwrap_or(0);
     let cpus = u32::try_from(cpus)
         .map_err(|_| amount.problem("cpus", format_args!("must not be negative, got {cpus}")))?;
-    lab.claim(Amount {
+    let amount = Amount {
         memory_bytes: amount.size("memory")?.unwrap_or(0),
         cpus,
-    })?;
-    cx.ok(())
+    };
+    cx.later(lab.start_claim(amount), unit)
 }

@@ -103,8 +103,11 @@ fn run_in(dir: &std::path::Path, source: &str, options: Options) -> Run {
     let collector = Arc::new(Collector::default());
     let job = FileJob {
         path,
+        name: None,
+        only: None,
         filter: options.filter,
         timeout: options.timeout,
+        share: None,
         interrupt: options.interrupt,
         setup: Arc::new(setup),
     };

@@ -1,0 +1,221 @@
+//! `provium merge`: the event streams or JUnit reports of shards as one.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use provium_protocol::event::FileStatus;
+use provium_protocol::{Event, EventKind};
+use quick_junit::Report;
+
+use crate::args::MergeArgs;
+use crate::atomic;
+use crate::exit::Exit;
+use crate::problem::Problem;
+use crate::stream::{EventStream, StreamError};
+
+/// Merges the inputs into the output. The exit code is that of one run of everything.
+pub(crate) fn merge(args: &MergeArgs) -> Result<Exit, Problem> {
+    let mut reports = Vec::new();
+    let mut streams = Vec::new();
+    for path in &args.inputs {
+        match read(path)? {
+            Input::Junit(report) => reports.push((path.clone(), *report)),
+            Input::Events(events) => streams.push((path.clone(), events)),
+        }
+    }
+    let (bytes, whole) = match (reports.is_empty(), streams.is_empty()) {
+        (false, false) => return Err(Problem::Usage(mixed(&reports[0].0, &streams[0].0))),
+        (false, true) => merged_reports(reports)?,
+        _ => merged_events(streams)?,
+    };
+    let write = || {
+        atomic::check(&args.output)?;
+        atomic::write(&args.output, &bytes)
+    };
+    write().map_err(Problem::file("write", &args.output))?;
+    println!("{}", whole.summary(args.inputs.len(), &args.output));
+    Ok(if whole.failed == 0 {
+        Exit::Success
+    } else {
+        Exit::Failed
+    })
+}
+
+fn mixed(report: &Path, stream: &Path) -> String {
+    format!(
+        "{} is a JUnit report and {} is an event stream; merge one kind at a time",
+        report.display(),
+        stream.display()
+    )
+}
+
+enum Input {
+    Junit(Box<Report>),
+    Events(Vec<Event>),
+}
+
+fn read(path: &Path) -> Result<Input, StreamError> {
+    let bytes = std::fs::read(path).map_err(|source| StreamError::Read {
+        name: path.display().to_string(),
+        source,
+    })?;
+    if bytes.trim_ascii_start().starts_with(b"<") {
+        let report = Report::deserialize(bytes.as_slice());
+        return match report {
+            Ok(report) => Ok(Input::Junit(Box::new(report))),
+            Err(error) => Err(StreamError::Unknown {
+                path: path.to_path_buf(),
+                problem: error.to_string(),
+            }),
+        };
+    }
+    let mut stream = EventStream::new(path.display().to_string(), bytes.as_slice());
+    Ok(Input::Events(stream.read_all()?))
+}
+
+/// What the whole amounts to.
+#[derive(Default)]
+struct Whole {
+    files: usize,
+    failed: usize,
+}
+
+impl Whole {
+    fn summary(&self, inputs: usize, output: &Path) -> String {
+        format!(
+            "{inputs} input(s), {} file(s), {} failed; {}",
+            self.files,
+            self.failed,
+            output.display()
+        )
+    }
+}
+
+/// The same file in two inputs means that the slices overlap, which nobody wants unseen.
+fn once(seen: &mut BTreeMap<String, PathBuf>, name: &str, input: &Path) -> Result<(), Problem> {
+    match seen.insert(name.to_owned(), input.to_path_buf()) {
+        Some(first) => Err(Problem::Usage(format!(
+            "{name} is in {} and in {}: the same slice twice, or different --shard totals",
+            first.display(),
+            input.display()
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// All suites under one root, sorted by name.
+fn merged_reports(reports: Vec<(PathBuf, Report)>) -> Result<(Vec<u8>, Whole), Problem> {
+    let mut merged = Report::new("provium");
+    let mut seen = BTreeMap::new();
+    let mut suites = Vec::new();
+    let mut time = std::time::Duration::ZERO;
+    for (path, report) in reports {
+        // Shards run side by side: the whole took as long as the longest.
+        time = time.max(report.time.unwrap_or_default());
+        for suite in report.test_suites {
+            once(&mut seen, suite.name.as_str(), &path)?;
+            suites.push(suite);
+        }
+    }
+    suites.sort_by(|a, b| a.name.cmp(&b.name));
+    let failed = suites
+        .iter()
+        .filter(|suite| suite.failures + suite.errors > 0);
+    let whole = Whole {
+        files: suites.len(),
+        failed: failed.count(),
+    };
+    merged.set_time(time).add_test_suites(suites);
+    let mut xml = Vec::new();
+    merged
+        .serialize(&mut xml)
+        .map_err(|error| Problem::Usage(format!("the merged report cannot be written: {error}")))?;
+    Ok((xml, whole))
+}
+
+/// All events by their time; those of one input stay in their order, so that every promise about
+/// the events of a file holds for the whole.
+fn merged_events(streams: Vec<(PathBuf, Vec<Event>)>) -> Result<(Vec<u8>, Whole), Problem> {
+    let mut seen = BTreeMap::new();
+    let mut whole = Whole::default();
+    for (path, events) in &streams {
+        for event in events {
+            match &event.kind {
+                EventKind::FileDiscovered(file) => once(&mut seen, &file.path, path)?,
+                EventKind::FileCompleted(file) => {
+                    whole.files += 1;
+                    whole.failed += usize::from(file.status != FileStatus::Passed);
+                }
+                _ => {}
+            }
+        }
+    }
+    let mut queues: Vec<_> = streams
+        .into_iter()
+        .map(|(_, events)| events.into_iter().peekable())
+        .collect();
+    let mut bytes = Vec::new();
+    loop {
+        let next = queues
+            .iter_mut()
+            .filter_map(|queue| queue.peek().map(|event| event.ts).map(|ts| (ts, queue)))
+            .min_by_key(|(ts, _)| *ts);
+        let Some(event) = next.and_then(|(_, queue)| queue.next()) else {
+            break;
+        };
+        let frame = event.to_frame().map_err(|size| {
+            Problem::Usage(format!("an event of {size} bytes does not fit a frame"))
+        })?;
+        bytes.extend(frame);
+    }
+    Ok((bytes, whole))
+}
+
+#[cfg(test)]
+mod tests {
+    use provium_protocol::event;
+    use quick_junit::TestSuite;
+
+    use super::*;
+
+    fn discovered(ts: i64, path: &str) -> Event {
+        let kind = event::FileDiscovered {
+            path: path.into(),
+            fixture_refs: Vec::new(),
+            declared_claim: None,
+        };
+        Event {
+            ts,
+            kind: kind.into(),
+        }
+    }
+
+    #[test]
+    fn events_are_merged_by_time() {
+        let streams = vec![
+            ("x".into(), vec![discovered(1, "a"), discovered(5, "b")]),
+            ("y".into(), vec![discovered(2, "c"), discovered(2, "d")]),
+        ];
+        let (bytes, _) = merged_events(streams).unwrap();
+        let events = EventStream::new("m", bytes.as_slice()).read_all().unwrap();
+        let times: Vec<i64> = events.iter().map(|event| event.ts).collect();
+        assert_eq!(times, [1, 2, 2, 5]);
+    }
+
+    #[test]
+    fn overlapping_slices_are_refused() {
+        let streams = vec![
+            ("x".into(), vec![discovered(1, "a")]),
+            ("y".into(), vec![discovered(2, "a")]),
+        ];
+        let error = merged_events(streams).map(drop).unwrap_err().to_string();
+        assert!(error.contains("a is in x and in y"), "{error}");
+        let report = || {
+            let mut report = Report::new("provium");
+            report.add_test_suite(TestSuite::new("a"));
+            report
+        };
+        let reports = vec![("x".into(), report()), ("y".into(), report())];
+        assert!(merged_reports(reports).is_err());
+    }
+}
