@@ -7,6 +7,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use provium_lab::units;
 
+use crate::classic::TestArgs;
+
 /// Boots real Linux kernels in microVMs inside this process and runs Lua tests against them.
 #[derive(Debug, Parser)]
 #[command(
@@ -46,6 +48,8 @@ Exit codes: 0 all passed or skipped; 1 something failed; 2 usage, configuration 
 pub(crate) enum Command {
     /// Run test files (*.test.lua); the same as `provium [PATHS]`
     Run(Box<RunArgs>),
+    /// Run classic test files: every *.lua below PATH, top to bottom
+    Test(Box<TestArgs>),
     /// Print the test files that a run would take, one per line; boots nothing
     List(ListArgs),
     /// Check the machine and the profiles, and say which CPU backend would be used
@@ -381,16 +385,16 @@ pub(crate) struct ManArgs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FileTimeout(pub(crate) Option<Duration>);
 
-fn parse_timeout(text: &str) -> Result<FileTimeout, units::UnitError> {
+pub(crate) fn parse_timeout(text: &str) -> Result<FileTimeout, units::UnitError> {
     let limit = units::parse_duration(text)?;
     Ok(FileTimeout((!limit.is_zero()).then_some(limit)))
 }
 
-fn parse_size(text: &str) -> Result<u64, units::UnitError> {
+pub(crate) fn parse_size(text: &str) -> Result<u64, units::UnitError> {
     units::parse_size(text)
 }
 
-fn parse_jobs(text: &str) -> Result<usize, String> {
+pub(crate) fn parse_jobs(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) | Err(_) => Err(format!(
             "expected a number of files, at least 1, got `{text}`"

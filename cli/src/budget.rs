@@ -38,6 +38,18 @@ pub(crate) fn default_jobs(pool: &Pool) -> usize {
     usize::try_from(pool.total().cpus).map_or(2, |cpus| cpus.max(2))
 }
 
+/// What the host can spare now: what is available, less 1.5 GiB that stay its own.
+#[must_use]
+pub(crate) fn available_memory() -> u64 {
+    const RESERVE: u64 = 3 << 29;
+    // Room for one VM of the default size, which may start whatever the host has.
+    const LEAST: u64 = 1 << 30;
+    let available = std::fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| meminfo(&text, "MemAvailable:"));
+    available.unwrap_or(0).saturating_sub(RESERVE).max(LEAST)
+}
+
 fn online_cpus() -> u32 {
     std::thread::available_parallelism().map_or(1, |cpus| u32::try_from(cpus.get()).unwrap_or(1))
 }
@@ -57,7 +69,7 @@ fn overcommitted(cpus: u32, factor: f64) -> u32 {
 fn host_memory() -> u64 {
     let host = std::fs::read_to_string("/proc/meminfo")
         .ok()
-        .and_then(|text| mem_total(&text));
+        .and_then(|text| meminfo(&text, "MemTotal:"));
     let group = std::fs::read_to_string("/proc/self/cgroup")
         .ok()
         .and_then(|text| group_limit(&text, Path::new("/sys/fs/cgroup")));
@@ -65,10 +77,9 @@ fn host_memory() -> u64 {
     host.into_iter().chain(group).min().unwrap_or(1 << 30)
 }
 
-fn mem_total(meminfo: &str) -> Option<u64> {
-    let line = meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+/// A line of /proc/meminfo, in bytes.
+fn meminfo(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)
 }
@@ -113,10 +124,10 @@ mod tests {
     #[test]
     fn r022_the_hosts_memory_is_read() {
         assert_eq!(
-            mem_total("MemTotal:       24000000 kB\nMemFree: 1 kB\n"),
+            meminfo("MemTotal:       24000000 kB\nMemFree: 1 kB\n", "MemTotal:"),
             Some(24_576_000_000)
         );
-        assert_eq!(mem_total("nothing"), None);
+        assert_eq!(meminfo("nothing", "MemTotal:"), None);
     }
 
     #[test]

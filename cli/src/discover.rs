@@ -130,7 +130,7 @@ fn walk(dir: &Path, kind: Kind, found: &mut BTreeSet<PathBuf>) -> Result<(), Dis
 }
 
 /// Names a file; the first root that contains it gives the relative name.
-fn named(path: PathBuf, roots: &[PathBuf], bases: &Bases) -> TestFile {
+pub(crate) fn named(path: PathBuf, roots: &[PathBuf], bases: &Bases) -> TestFile {
     let relative = roots
         .iter()
         .find_map(|root| path.strip_prefix(root).ok())

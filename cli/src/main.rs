@@ -4,6 +4,7 @@ mod args;
 mod atomic;
 mod budget;
 mod builds;
+mod classic;
 mod commands;
 mod discover;
 mod exit;
@@ -32,8 +33,7 @@ use crate::exit::Exit;
 use crate::problem::Problem;
 
 fn main() -> ExitCode {
-    // Clap ends the process itself: 0 after help and version, 2 on wrong usage.
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| wrong_usage(&error));
     let exit = carry_out(cli).unwrap_or_else(|problem| {
         eprintln!("provium: {}", chain(&problem));
         Exit::Error
@@ -41,10 +41,25 @@ fn main() -> ExitCode {
     exit.into()
 }
 
+/// Says what is wrong with the command line, or the help that was asked for. A classic run knows no
+/// other failure than 1 (classic-api C-074).
+fn wrong_usage(error: &clap::Error) -> ! {
+    // Nobody is there to hear that it could not be printed.
+    let _ = error.print();
+    let classic = std::env::args_os()
+        .nth(1)
+        .is_some_and(|word| word == "test");
+    match error.exit_code() {
+        2 if classic => std::process::exit(1),
+        code => std::process::exit(code),
+    }
+}
+
 fn carry_out(cli: Cli) -> Result<Exit, Problem> {
     match cli.command {
         None => commands::run::run(&cli.run),
         Some(Command::Run(args)) => commands::run::run(&args),
+        Some(Command::Test(args)) => Ok(commands::test::test(&args)),
         Some(Command::List(args)) => commands::list::list(&args),
         Some(Command::Doctor(args)) => commands::doctor::doctor(&args),
         Some(Command::Console(args)) => commands::console::console(&args),

@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use provium_lua::{FileReport, FileStatus, Outcome, TestEnd};
+use provium_lua::{ConsoleLog, FileReport, FileStatus, Outcome, TestEnd};
 use provium_protocol::event::{self, BlockReason};
 use provium_protocol::{Amount, Event, EventKind, Meta};
 
@@ -100,6 +100,21 @@ pub(crate) struct FileResult {
     pub(crate) flaky: Vec<Flaky>,
     /// How long it took.
     pub(crate) duration: Duration,
+    /// What only a file of a classic run has.
+    pub(crate) classic: Option<Box<ClassicEnd>>,
+}
+
+/// The end of a file of a classic run.
+#[derive(Debug, Clone)]
+pub(crate) struct ClassicEnd {
+    /// Its path relative to the run's PATH.
+    pub(crate) name: String,
+    /// It ended itself as something yet to be done, with the reason.
+    pub(crate) todo: Option<String>,
+    /// It is a test, and not a library of others.
+    pub(crate) counted: bool,
+    /// What its VMs wrote, if it failed.
+    pub(crate) consoles: Vec<ConsoleLog>,
 }
 
 /// A test that failed and passed when it was tried again.

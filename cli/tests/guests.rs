@@ -45,6 +45,13 @@ fn the_lua_suites_pass() {
     run("run tests/lua").expect(0);
 }
 
+/// A classic run (classic-api section 8).
+#[test]
+fn c053_c057_classic_files_pass() {
+    let ran = run("test tests/classic -p 1").expect(0);
+    assert!(ran.stdout.ends_with("\nok: 2 passed\n"), "{}", ran.stdout);
+}
+
 /// Guests that do their worst are reported within their deadlines, and the next test runs.
 #[test]
 fn hostile_guests_are_reported_and_do_not_stop_the_run() {

@@ -72,14 +72,20 @@ impl Suite {
     }
 
     fn count(&self, outcome: &str) -> usize {
-        self.outcomes.values().filter(|found| **found == outcome).count()
+        self.outcomes
+            .values()
+            .filter(|found| **found == outcome)
+            .count()
     }
 }
 
 /// A test's code and its outcome.
 fn test(file: usize, index: usize, name: &str) -> (String, &'static str) {
     if file == HANGING && index == 2 {
-        return (format!("test('{name}', function() while true do end end)\n"), "failed");
+        return (
+            format!("test('{name}', function() while true do end end)\n"),
+            "failed",
+        );
     }
     let (meta, body, outcome) = match (file * TESTS + index) % 97 {
         3 | 40 => ("", "t:assert_eq(1, 2)", "failed"),
@@ -88,18 +94,28 @@ fn test(file: usize, index: usize, name: &str) -> (String, &'static str) {
         23 => ("{skip = 'declared'}, ", "error('must not run')", "skipped"),
         31 => ("{slow = true}, ", "error('must not run')", "skipped"),
         59 => ("{timeout = '50ms'}, ", "while true do end", "failed"),
-        61 => ("", "local co = coroutine.wrap(function() error({}) end) co()", "failed"),
-        67 => ("{tags = {'x'}, n = 1.5}, ", "t:log(('long '):rep(100))", "passed"),
+        61 => (
+            "",
+            "local co = coroutine.wrap(function() error({}) end) co()",
+            "failed",
+        ),
+        67 => (
+            "{tags = {'x'}, n = 1.5}, ",
+            "t:log(('long '):rep(100))",
+            "passed",
+        ),
         _ => ("", "t:assert(true)", "passed"),
     };
-    (format!("test('{name}', {meta}function(t) {body} end)\n"), outcome)
+    (
+        format!("test('{name}', {meta}function(t) {body} end)\n"),
+        outcome,
+    )
 }
 
 /// Runs the suite and compares text, JSON, JUnit and events with what must come.
 fn outcomes_of(place: &Place, flags: &str) -> (Outcomes, Ran) {
-    let line = format!(
-        "run {flags} --timeout {DEADLINE} --mem 2G --json --save-events ev --junit j.xml"
-    );
+    let line =
+        format!("run {flags} --timeout {DEADLINE} --mem 2G --json --save-events ev --junit j.xml");
     let ran = place.run(&line).expect(1);
     let events = stream::read(&place.path().join("ev"));
     let outcomes = stream::check(&events);
@@ -120,7 +136,10 @@ fn outcomes_of(place: &Place, flags: &str) -> (Outcomes, Ran) {
     assert_eq!(from_json, outcomes, "E-035: JSON and events differ");
     let junit = std::fs::read(place.path().join("j.xml")).unwrap();
     let junit = quick_junit::Report::deserialize(junit.as_slice()).unwrap();
-    let failed = outcomes.values().filter(|outcome| **outcome == "failed").count();
+    let failed = outcomes
+        .values()
+        .filter(|outcome| **outcome == "failed")
+        .count();
     assert_eq!(junit.failures, failed, "E-035: JUnit and events differ");
     (outcomes, ran)
 }
@@ -141,9 +160,20 @@ fn assert_summary(ran: &Ran, suite: &Suite) {
         suite.count("failed"),
         suite.count("skipped"),
     );
-    write!(summary, "{FILES} file(s); {passed} passed, {failed} failed, {skipped} skipped").unwrap();
-    assert!(ran.stderr.contains(&summary), "{summary} is not in\n{}", ran.stderr);
-    let fails = ran.stderr.lines().filter(|line| line.starts_with("FAIL ") || line.starts_with("TIME "));
+    write!(
+        summary,
+        "{FILES} file(s); {passed} passed, {failed} failed, {skipped} skipped"
+    )
+    .unwrap();
+    assert!(
+        ran.stderr.contains(&summary),
+        "{summary} is not in\n{}",
+        ran.stderr
+    );
+    let fails = ran
+        .stderr
+        .lines()
+        .filter(|line| line.starts_with("FAIL ") || line.starts_with("TIME "));
     assert_eq!(fails.count(), suite.failed);
 }
 
@@ -169,17 +199,38 @@ fn the_shards_together_are_the_suite() {
         for (test, outcome) in outcomes {
             assert!(all.insert(test, outcome).is_none(), "a test in two shards");
         }
-        std::fs::rename(place.path().join("ev"), place.path().join(format!("ev{shard}"))).unwrap();
-        std::fs::rename(place.path().join("j.xml"), place.path().join(format!("j{shard}.xml"))).unwrap();
+        std::fs::rename(
+            place.path().join("ev"),
+            place.path().join(format!("ev{shard}")),
+        )
+        .unwrap();
+        std::fs::rename(
+            place.path().join("j.xml"),
+            place.path().join(format!("j{shard}.xml")),
+        )
+        .unwrap();
     }
     assert_same(&all, &suite.outcomes);
     // What the shards left behind is put together, and is the record of one run.
     let ran = place.run("merge -o whole ev1 ev2 ev3").expect(1);
-    assert!(ran.stdout.contains(&format!("{FILES} file(s), {} failed", suite.failed)), "{}", ran.stdout);
+    assert!(
+        ran.stdout
+            .contains(&format!("{FILES} file(s), {} failed", suite.failed)),
+        "{}",
+        ran.stdout
+    );
     let merged = stream::read(&place.path().join("whole"));
     let names: Vec<_> = merged.iter().map(|event| event.kind.name()).collect();
-    assert_eq!(names.iter().filter(|name| **name == "file_completed").count(), FILES);
-    place.run("merge -o whole.xml j1.xml j2.xml j3.xml").expect(1);
+    assert_eq!(
+        names
+            .iter()
+            .filter(|name| **name == "file_completed")
+            .count(),
+        FILES
+    );
+    place
+        .run("merge -o whole.xml j1.xml j2.xml j3.xml")
+        .expect(1);
     let junit = std::fs::read(place.path().join("whole.xml")).unwrap();
     let junit = quick_junit::Report::deserialize(junit.as_slice()).unwrap();
     assert_eq!(junit.failures, suite.count("failed"));

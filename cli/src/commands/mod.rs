@@ -11,6 +11,7 @@ pub(crate) mod prepare;
 pub(crate) mod repl;
 pub(crate) mod run;
 pub(crate) mod shell;
+pub(crate) mod test;
 
 use crate::exit::Exit;
 use crate::problem::Problem;

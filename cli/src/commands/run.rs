@@ -78,6 +78,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit, Problem> {
         timeout: args.timeout.0,
         fail_fast: args.fail_fast,
         retries: args.retries,
+        classic: false,
         setup,
         pressure,
         wire,

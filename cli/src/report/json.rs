@@ -107,6 +107,7 @@ mod tests {
                 log: vec!["l".into()],
             }],
             flaky: Vec::new(),
+            classic: None,
             duration: Duration::ZERO,
         };
         let mut out = Vec::new();

@@ -196,6 +196,7 @@ mod tests {
                 failures: vec!["a.test.lua:1: no".into()],
             }],
             duration: Duration::from_secs(5),
+            classic: None,
         };
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("deep/er/junit.xml");

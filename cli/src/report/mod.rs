@@ -3,6 +3,7 @@
 //! Every reporter hears the same news in the same order, so their outputs agree (E-035, E-036).
 //! One that fails is dropped with a note; the run goes on.
 
+mod classic;
 mod events;
 mod json;
 mod junit;
@@ -13,6 +14,7 @@ mod text;
 
 use std::io;
 
+pub(crate) use classic::Classic;
 pub(crate) use events::EventWriter;
 pub(crate) use json::Json;
 pub(crate) use junit::Junit;

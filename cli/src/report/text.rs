@@ -372,6 +372,7 @@ mod tests {
             ],
             flaky: Vec::new(),
             duration: Duration::from_secs(1),
+            classic: None,
         }
     }
 

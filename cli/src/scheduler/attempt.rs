@@ -22,6 +22,9 @@ use crate::news::{FileResult, Flaky, News};
 impl Shop {
     /// Runs a file to its end and tells everything about it.
     pub(super) fn run(&self, planned: &Planned, share: Share, tell: &Sender<News>) {
+        if self.classic {
+            return self.run_classic(planned, share, tell);
+        }
         let started = Instant::now();
         let reporter = Arc::new(FileReporter::new(planned.name.clone(), tell.clone()));
         let mut left = self.retries;
@@ -52,6 +55,7 @@ impl Shop {
             tests,
             flaky,
             duration: started.elapsed(),
+            classic: None,
         }));
         if let Some(amount) = share.claimed() {
             let path = planned.name.clone();
@@ -82,7 +86,7 @@ impl Shop {
 }
 
 /// The report of a file in which the harness itself failed.
-fn crashed(panic: &(dyn std::any::Any + Send)) -> FileReport {
+pub(super) fn crashed(panic: &(dyn std::any::Any + Send)) -> FileReport {
     let text = panic
         .downcast_ref::<String>()
         .map(String::as_str)

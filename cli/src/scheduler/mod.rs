@@ -11,6 +11,7 @@
 //! reporter holds up nobody.
 
 mod attempt;
+mod classic;
 mod dispatch;
 
 pub(crate) use dispatch::why;
@@ -63,6 +64,8 @@ pub(crate) struct Work {
     pub(crate) fail_fast: bool,
     /// How often a failed file is tried again.
     pub(crate) retries: u32,
+    /// The files are those of a classic run.
+    pub(crate) classic: bool,
     /// What all files share.
     pub(crate) setup: Arc<Setup>,
     /// When the host is too busy for another file.
@@ -107,6 +110,7 @@ struct Shop {
     timeout: Option<Duration>,
     fail_fast: bool,
     retries: u32,
+    classic: bool,
     setup: Arc<Setup>,
     interrupt: Interrupt,
     /// No new files.
@@ -130,6 +134,7 @@ pub(crate) fn run(work: Work, reporters: &mut Reporters) -> Ending {
         timeout: work.timeout,
         fail_fast: work.fail_fast,
         retries: work.retries,
+        classic: work.classic,
         setup: work.setup,
         interrupt: Interrupt::default(),
         stop: AtomicBool::new(false),

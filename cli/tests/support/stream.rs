@@ -55,7 +55,11 @@ pub(crate) fn check(events: &[Event]) -> BTreeMap<(String, String), &'static str
         let running = |file: &File| file.dispatched == 1 && file.completed == 0;
         match &event.kind {
             EventKind::FileDiscovered(e) => {
-                assert!(!dispatching, "E-012: {} discovered after the first dispatch", e.path);
+                assert!(
+                    !dispatching,
+                    "E-012: {} discovered after the first dispatch",
+                    e.path
+                );
                 with(&e.path, &mut |file| file.discovered += 1);
             }
             EventKind::FileBlocked(e) => {
@@ -73,7 +77,12 @@ pub(crate) fn check(events: &[Event]) -> BTreeMap<(String, String), &'static str
             EventKind::TestStarted(e) => with(&e.path, &mut |file| {
                 assert!(running(file), "{}", e.path);
                 let before = file.tests.insert(e.name.clone(), None);
-                assert!(before.is_none(), "E-032: {} started twice in {}", e.name, e.path);
+                assert!(
+                    before.is_none(),
+                    "E-032: {} started twice in {}",
+                    e.name,
+                    e.path
+                );
             }),
             EventKind::TestPassed(e) => with(&e.path, &mut |file| end(file, &e.name, "passed")),
             EventKind::TestFailed(e) => with(&e.path, &mut |file| end(file, &e.name, "failed")),
@@ -94,7 +103,10 @@ pub(crate) fn check(events: &[Event]) -> BTreeMap<(String, String), &'static str
     let mut outcomes = BTreeMap::new();
     for (path, file) in files {
         assert_eq!(file.discovered, 1, "E-031: {path}");
-        assert!(file.dispatched <= 1 && file.completed == file.dispatched, "E-031: {path}");
+        assert!(
+            file.dispatched <= 1 && file.completed == file.dispatched,
+            "E-031: {path}"
+        );
         assert_eq!((file.claims, file.vms), (0, 0), "E-034: {path}");
         for (test, ended) in file.tests {
             let ended = ended.unwrap_or_else(|| panic!("E-032: {path}: {test} never ended"));

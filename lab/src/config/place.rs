@@ -32,9 +32,7 @@ impl Place {
         let margin = " ".repeat(number.len());
         // Tabs stay tabs, so that the caret stands where the eye looks for it.
         let before = self.text.chars().take(self.column - 1);
-        let indent: String = before
-            .map(|c| if c == '\t' { '\t' } else { ' ' })
-            .collect();
+        let indent: String = before.map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
         format!("\n  {number} | {}\n  {margin} | {indent}^", self.text)
     }
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{ConfigError, Place};
 use super::nearest::nearest;
+use super::{ConfigError, Place};
 use crate::units::{duration_from_secs, parse_duration, parse_size};
 
 /// A configuration file's text with its path: what errors point into.

@@ -74,7 +74,9 @@ fn r070_errors_name_path_and_line() {
             .starts_with("read /nonexistent/provium.toml: "),
         "{missing}"
     );
-    assert!(error("[provium]\nroots = \n").starts_with("parse /p/provium.toml: line 2, column 9: "));
+    assert!(
+        error("[provium]\nroots = \n").starts_with("parse /p/provium.toml: line 2, column 9: ")
+    );
     let wrong = error("[profiles.a]\nkernel = 'k'\nmemory = true\n");
     assert_eq!(
         wrong,

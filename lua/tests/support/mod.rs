@@ -132,6 +132,9 @@ pub(crate) fn run_classic(source: &str) -> (provium_lua::ClassicReport, Record) 
     let collector = Arc::new(Collector::default());
     let job = FileJob {
         path,
+        name: None,
+        only: None,
+        share: None,
         filter: Filter::default(),
         timeout: None,
         interrupt: Interrupt::default(),

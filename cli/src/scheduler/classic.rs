@@ -1,0 +1,146 @@
+//! One file of a classic run: no retries, no filter of tests, and names that may repeat.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use provium_lab::Share;
+use provium_lua::{ClassicReport, FileJob, FileStatus, Observer, TestEnd, run_classic};
+use provium_protocol::{EventKind, Meta};
+
+use super::attempt::crashed;
+use super::{Planned, Shop, locked};
+use crate::news::{ClassicEnd, FileResult, News};
+
+impl Shop {
+    /// Runs a file as `provium test` does and tells everything about it.
+    pub(super) fn run_classic(&self, planned: &Planned, share: Share, tell: &Sender<News>) {
+        let started = Instant::now();
+        let teller = Arc::new(Teller {
+            path: planned.name.clone(),
+            tell: Mutex::new(tell.clone()),
+            state: Mutex::default(),
+        });
+        let job = FileJob {
+            path: planned.file.path.clone(),
+            name: Some(planned.name.clone()),
+            only: None,
+            filter: self.filter.clone(),
+            timeout: self.timeout,
+            share: Some(share),
+            interrupt: self.interrupt.clone(),
+            setup: Arc::clone(&self.setup),
+        };
+        let observer = Arc::clone(&teller) as Arc<dyn Observer>;
+        let ended = catch_unwind(AssertUnwindSafe(|| run_classic(job, observer)));
+        let ended = ended.unwrap_or_else(|panic| ClassicReport {
+            report: crashed(&*panic),
+            todo: None,
+            counted: true,
+            consoles: Vec::new(),
+        });
+        if ended.report.status != FileStatus::Passed {
+            locked(&self.failed).push(planned.file.path.clone());
+            self.stop
+                .fetch_or(self.fail_fast, std::sync::atomic::Ordering::AcqRel);
+        }
+        let tests = std::mem::take(&mut locked(&teller.state).tests);
+        // The desk outlives the files, so telling cannot fail.
+        let _ = tell.send(News::Completed(FileResult {
+            path: planned.name.clone(),
+            again: planned.file.again.clone(),
+            report: ended.report,
+            tests,
+            flaky: Vec::new(),
+            duration: started.elapsed(),
+            classic: Some(Box::new(ClassicEnd {
+                name: planned.file.relative.clone(),
+                todo: ended.todo,
+                counted: ended.counted,
+                consoles: ended.consoles,
+            })),
+        }));
+    }
+}
+
+/// Passes on what one file tells.
+struct Teller {
+    path: String,
+    tell: Mutex<Sender<News>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    tests: Vec<TestEnd>,
+    /// How often each name has started.
+    starts: BTreeMap<String, u32>,
+    /// Names in the event stream of the bodies that run now, the innermost last.
+    open: Vec<String>,
+}
+
+impl Teller {
+    fn tell(&self, news: News) {
+        let _ = locked(&self.tell).send(news);
+    }
+}
+
+impl Observer for Teller {
+    fn test_started(&self, name: &str, meta: &Meta) {
+        // In the event stream a name starts once (E-031), in the file it may repeat (C-048).
+        let unique = {
+            let mut state = locked(&self.state);
+            let count = state.starts.entry(name.to_owned()).or_default();
+            *count += 1;
+            let unique = match *count {
+                1 => name.to_owned(),
+                n => format!("{name}#{n}"),
+            };
+            state.open.push(unique.clone());
+            unique
+        };
+        self.tell(News::TestStarted {
+            path: self.path.clone(),
+            name: unique,
+            meta: meta.clone(),
+        });
+    }
+
+    fn test_ended(&self, end: TestEnd) {
+        let mut told = end.clone();
+        {
+            let mut state = locked(&self.state);
+            told.name = state.open.pop().unwrap_or(told.name);
+            state.tests.push(end);
+        }
+        self.tell(News::TestEnded {
+            path: self.path.clone(),
+            end: told,
+        });
+    }
+
+    fn print(&self, bytes: &[u8]) {
+        self.tell(News::Printed {
+            bytes: bytes.to_vec(),
+        });
+    }
+
+    fn warn(&self, text: &str) {
+        self.tell(News::Note {
+            text: format!("{}: {text}", self.path),
+        });
+    }
+
+    fn phase(&self, text: &str) {
+        self.tell(News::Phase {
+            path: Some(self.path.clone()),
+            text: text.to_owned(),
+        });
+    }
+
+    fn lab(&self, event: EventKind) {
+        self.tell(News::Lab(event));
+    }
+}
