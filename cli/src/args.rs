@@ -230,6 +230,9 @@ pub(crate) struct RunArgs {
     /// Deadline of each file: seconds, or a number with ms, s, m or h; 0 = none
     #[arg(long, value_name = "DUR", default_value = "300s", value_parser = parse_timeout, help_heading = "Running")]
     pub(crate) timeout: FileTimeout,
+    /// Run, wait for changes of the suite, run what they concern, until Ctrl-C
+    #[arg(long, help_heading = "Running")]
+    pub(crate) watch: bool,
     /// Start no new file after the first failed one
     #[arg(long, help_heading = "Running")]
     pub(crate) fail_fast: bool,

@@ -59,6 +59,9 @@ pub(crate) enum Problem {
     /// An event stream or report of an earlier run.
     #[error(transparent)]
     Stream(#[from] crate::stream::StreamError),
+    /// The record of an earlier run.
+    #[error(transparent)]
+    Record(#[from] crate::timings::RecordError),
     /// Profiles that cannot be booted.
     #[error("{}", .0.join("\n"))]
     Preflight(Vec<String>),

@@ -1,15 +1,19 @@
-//! SIGINT and SIGTERM: the first asks the run to end, the second ends the process.
+//! SIGINT and SIGTERM.
+//!
+//! Before a run has begun, while builds run and guests are prepared, a signal ends the program.
+//! During a run the first asks it to end in order and the second ends the process.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::exit::Exit;
 
 static RECEIVED: AtomicU32 = AtomicU32::new(0);
+static IN_ORDER: AtomicBool = AtomicBool::new(false);
 
-/// Counts signals from now on.
+/// Handles signals from now on: each ends the program with the exit code of an interruption.
 pub(crate) fn install() {
     for signal in [libc::SIGINT, libc::SIGTERM] {
-        // SAFETY: `on_signal` only does what is allowed in a signal handler (an atomic add and
+        // SAFETY: `on_signal` only does what is allowed in a signal handler (atomics, `write` and
         // `_exit`), and a zeroed `sigaction` with a handler set is a valid one.
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
@@ -20,14 +24,36 @@ pub(crate) fn install() {
     }
 }
 
+/// While this lives, the first signal is only counted: whoever holds it ends things in order.
+pub(crate) struct InOrder(());
+
+impl InOrder {
+    /// Begins.
+    pub(crate) fn begin() -> Self {
+        IN_ORDER.store(true, Ordering::Relaxed);
+        Self(())
+    }
+}
+
+impl Drop for InOrder {
+    fn drop(&mut self) {
+        IN_ORDER.store(false, Ordering::Relaxed);
+    }
+}
+
 /// True once a signal has come.
 pub(crate) fn received() -> bool {
     RECEIVED.load(Ordering::Relaxed) > 0
 }
 
 extern "C" fn on_signal(_: libc::c_int) {
-    if RECEIVED.fetch_add(1, Ordering::Relaxed) > 0 {
-        // SAFETY: `_exit` is async-signal-safe and does not return.
-        unsafe { libc::_exit(Exit::Error as libc::c_int) };
+    let earlier = RECEIVED.fetch_add(1, Ordering::Relaxed);
+    if earlier > 0 || !IN_ORDER.load(Ordering::Relaxed) {
+        let text = b"\nprovium: interrupted\n";
+        // SAFETY: `write` and `_exit` are async-signal-safe; the buffer is a live constant.
+        unsafe {
+            libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len());
+            libc::_exit(Exit::Error as libc::c_int);
+        }
     }
 }

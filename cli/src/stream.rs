@@ -1,7 +1,6 @@
 //! Reads a saved or live event stream, frame by frame (events-and-protocol E-006, E-007).
 
 use std::io::{self, Read};
-use std::path::PathBuf;
 
 use provium_protocol::event::ReadEvent;
 use provium_protocol::{Event, FrameReader};
@@ -35,17 +34,9 @@ pub(crate) enum StreamError {
         /// What is wrong with it.
         problem: String,
     },
-    /// It is neither an event stream nor a JUnit report.
-    #[error("{}: neither an event stream nor a JUnit report: {problem}", path.display())]
-    Unknown {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it as the kind that it resembles.
-        problem: String,
-    },
 }
 
-/// A stream of events.
+/// A stream of events. After an error nothing more comes that could be trusted.
 pub(crate) struct EventStream<R> {
     name: String,
     input: R,
@@ -67,7 +58,7 @@ impl<R: Read> EventStream<R> {
 
     /// The next event; nothing at the end of the stream. Kinds of later versions are left out and
     /// noted.
-    pub(crate) fn next_event(&mut self) -> Result<Option<Event>, StreamError> {
+    fn next_event(&mut self) -> Result<Option<Event>, StreamError> {
         loop {
             let offset = self.frames.offset();
             match self.frames.next_frame() {
@@ -94,15 +85,6 @@ impl<R: Read> EventStream<R> {
                 Err(error) => return Err(self.broken(error)),
             }
         }
-    }
-
-    /// All events to the end of the stream.
-    pub(crate) fn read_all(&mut self) -> Result<Vec<Event>, StreamError> {
-        let mut events = Vec::new();
-        while let Some(event) = self.next_event()? {
-            events.push(event);
-        }
-        Ok(events)
     }
 
     /// Reads more bytes; false at the end, which must be the end of a frame.
@@ -132,6 +114,14 @@ impl<R: Read> EventStream<R> {
     }
 }
 
+impl<R: Read> Iterator for EventStream<R> {
+    type Item = Result<Event, StreamError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.next_event().transpose()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use provium_protocol::event::FixtureCacheHit;
@@ -145,7 +135,7 @@ mod tests {
     }
 
     fn read(bytes: &[u8]) -> Result<Vec<Event>, StreamError> {
-        EventStream::new("s", bytes).read_all()
+        EventStream::new("s", bytes).collect()
     }
 
     #[test]

@@ -8,11 +8,27 @@ use provium_protocol::EventKind;
 
 use crate::stream::{EventStream, StreamError};
 
+/// Why a record of an earlier run cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RecordError {
+    /// As an event stream.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    /// It begins like a JUnit report and is none.
+    #[error("{}: not a JUnit report: {problem}", path.display())]
+    Junit {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
 /// Durations of files by their display paths.
 pub(crate) type Timings = BTreeMap<String, Duration>;
 
 /// Reads the durations from event files and JUnit reports; the longest of a file counts.
-pub(crate) fn read(paths: &[PathBuf]) -> Result<Timings, StreamError> {
+pub(crate) fn read(paths: &[PathBuf]) -> Result<Timings, RecordError> {
     let mut timings = Timings::new();
     for path in paths {
         for (name, duration) in read_one(path)? {
@@ -28,7 +44,7 @@ pub(crate) fn read(paths: &[PathBuf]) -> Result<Timings, StreamError> {
     Ok(timings)
 }
 
-fn read_one(path: &Path) -> Result<Vec<(String, Duration)>, StreamError> {
+fn read_one(path: &Path) -> Result<Vec<(String, Duration)>, RecordError> {
     let bytes = std::fs::read(path).map_err(|source| StreamError::Read {
         name: path.display().to_string(),
         source,
@@ -36,21 +52,17 @@ fn read_one(path: &Path) -> Result<Vec<(String, Duration)>, StreamError> {
     if bytes.trim_ascii_start().starts_with(b"<") {
         return from_junit(path, &bytes);
     }
-    let mut stream = EventStream::new(path.display().to_string(), bytes.as_slice());
-    let completed = stream
-        .read_all()?
-        .into_iter()
-        .filter_map(|event| match event.kind {
-            EventKind::FileCompleted(file) => {
-                Some((file.path, Duration::from_nanos(file.duration_ns)))
-            }
-            _ => None,
-        });
-    Ok(completed.collect())
+    let mut completed = Vec::new();
+    for event in EventStream::new(path.display().to_string(), bytes.as_slice()) {
+        if let EventKind::FileCompleted(file) = event?.kind {
+            completed.push((file.path, Duration::from_nanos(file.duration_ns)));
+        }
+    }
+    Ok(completed)
 }
 
-fn from_junit(path: &Path, bytes: &[u8]) -> Result<Vec<(String, Duration)>, StreamError> {
-    let report = quick_junit::Report::deserialize(bytes).map_err(|error| StreamError::Unknown {
+fn from_junit(path: &Path, bytes: &[u8]) -> Result<Vec<(String, Duration)>, RecordError> {
+    let report = quick_junit::Report::deserialize(bytes).map_err(|error| RecordError::Junit {
         path: path.to_path_buf(),
         problem: error.to_string(),
     })?;

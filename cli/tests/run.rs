@@ -382,3 +382,306 @@ fn r010_version_and_help() {
         assert!(help.contains(part), "{part}: {help}");
     }
 }
+
+/// The lines of a child's output as they come.
+fn lines(input: impl Read + Send + 'static) -> std::sync::mpsc::Receiver<String> {
+    use std::io::BufRead;
+    let (tell, lines) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for line in std::io::BufReader::new(input).lines() {
+            let Ok(line) = line else { break };
+            if tell.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    lines
+}
+
+#[track_caller]
+fn wait_for(lines: &std::sync::mpsc::Receiver<String>, part: &str) {
+    let mut seen = String::new();
+    loop {
+        match lines.recv_timeout(Duration::from_secs(60)) {
+            Ok(line) if line.contains(part) => return,
+            Ok(line) => seen += &(line + "\n"),
+            Err(_) => panic!("no `{part}` in\n{seen}"),
+        }
+    }
+}
+
+#[test]
+fn r105_watch_runs_again_what_a_change_concerns() {
+    let place = Place::with(&[
+        ("provium.toml", "[provium]\nroots = [\".\"]\n"),
+        (
+            "a.test.lua",
+            "require('lib.help') test('a', function() end)",
+        ),
+        ("b.test.lua", GOOD),
+        ("lib/help.lua", "return 1"),
+    ]);
+    let mut child = place
+        .command("run -j 1 --watch --save-events ev")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let out = lines(child.stdout.take().unwrap());
+    let err = lines(child.stderr.take().unwrap());
+    let child = Reaped(child);
+    wait_for(&out, "2 file(s); 3 passed");
+    wait_for(&err, "waiting for changes");
+    place.write("lib/help.lua", "return 2");
+    wait_for(&err, "changed: help.lua");
+    wait_for(&out, "1 file(s); 1 passed");
+    wait_for(&err, "waiting for changes");
+    let events = support::stream::read(&place.path().join("ev"));
+    assert_eq!(
+        support::stream::check(&events).len(),
+        1,
+        "R-106: the file holds the last run"
+    );
+    place.write("c.test.lua", BAD);
+    wait_for(&err, "changed: c.test.lua");
+    wait_for(&out, "1 file(s); 0 passed, 1 failed");
+    wait_for(&err, "waiting for changes");
+    // SAFETY: sends a signal to a child of this process that has not been waited for.
+    unsafe { libc::kill(child.0.id().cast_signed(), libc::SIGINT) };
+    let code = child.wait();
+    assert_eq!(code, Some(1), "the last run's code");
+}
+
+/// A child that does not outlive its test.
+struct Reaped(std::process::Child);
+
+impl Reaped {
+    fn wait(mut self) -> Option<i32> {
+        self.0.wait().unwrap().code()
+    }
+}
+
+impl Drop for Reaped {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn retries_run_what_has_not_passed_and_name_flaky_tests() {
+    // The first attempt leaves a file behind, by which the second knows better.
+    let source = "local first = not io.open('seen') io.open('seen', 'w'):close()\n\
+                  test('steady', function() io.open('runs', 'a'):write('x'):close() end)\n\
+                  test('flaky', function(t) t:assert(not first, 'no luck') end)\n\
+                  test('broken', function(t) t:fail('never') end)";
+    let place = Place::with(&[("a.test.lua", source)]);
+    let ran = place
+        .run("run --retries 3 --save-events ev --junit j.xml")
+        .expect(1);
+    let outcomes = support::stream::check(&support::stream::read(&place.path().join("ev")));
+    let ended: Vec<_> = outcomes
+        .iter()
+        .map(|((_, test), end)| (test.as_str(), *end))
+        .collect();
+    assert_eq!(
+        ended,
+        [
+            ("broken", "failed"),
+            ("flaky", "passed"),
+            ("steady", "passed")
+        ]
+    );
+    assert_eq!(
+        std::fs::read_to_string(place.path().join("runs")).unwrap(),
+        "x"
+    );
+    assert!(
+        ran.stdout.contains("FLAKY flaky (passed in attempt"),
+        "{}",
+        ran.stdout
+    );
+    assert!(
+        ran.stdout.contains("1 file(s); 2 passed, 1 failed"),
+        "{}",
+        ran.stdout
+    );
+    assert!(
+        ran.stderr.contains("trying again (3 of 3): broken"),
+        "{}",
+        ran.stderr
+    );
+    let junit = std::fs::read_to_string(place.path().join("j.xml")).unwrap();
+    assert!(junit.contains("flakyFailure"), "{junit}");
+}
+
+#[test]
+fn r108_r109_a_claim_blocks_those_behind_it_and_a_run_says_so() {
+    let busy = "provium:claim{memory = '300M'}\ntest('x', function() local till = os.clock() + 0.3 while os.clock() < till do end end)";
+    let place = Place::with(&[
+        ("a.test.lua", busy),
+        ("b.test.lua", busy),
+        ("c.test.lua", GOOD),
+    ]);
+    place.run("run -j 3 --mem 500M --save-events ev").expect(0);
+    let events = support::stream::read(&place.path().join("ev"));
+    support::stream::check(&events);
+    let names: Vec<String> = events
+        .iter()
+        .filter_map(|event| match &event.kind {
+            provium_protocol::EventKind::FileDispatched(e) => Some(format!("+{}", &e.path[..1])),
+            provium_protocol::EventKind::FileCompleted(e) => Some(format!("-{}", &e.path[..1])),
+            provium_protocol::EventKind::FileBlocked(e) => {
+                assert_eq!(e.reason, provium_protocol::event::BlockReason::PoolFull);
+                assert_eq!(e.waiting_for.memory_bytes, 350 << 20);
+                Some(format!("?{}", &e.path[..1]))
+            }
+            _ => None,
+        })
+        .collect();
+    let text = names.join(" ");
+    // b waits for a, and c, which would fit, waits behind b.
+    assert!(text.starts_with("+a ?b -a +b +c"), "{text}");
+}
+
+#[test]
+fn r108_a_claim_beyond_the_pool_fails_its_file_at_once() {
+    let source = "provium:claim{memory = '4G', cpus = 1}\ntest('x', function() end)";
+    let place = Place::with(&[("a.test.lua", source), ("b.test.lua", GOOD)]);
+    let ran = place
+        .run("run --mem 1G --cpus 4 --save-events ev")
+        .expect(1);
+    for part in [
+        "a.test.lua:1: lab:claim",
+        "4096 MiB and 1 CPUs",
+        "1024 MiB and 4 CPUs",
+    ] {
+        assert!(ran.stdout.contains(part), "{part}\n{}", ran.stdout);
+    }
+    assert!(ran.stdout.contains("PASS b.test.lua"), "{}", ran.stdout);
+    support::stream::check(&support::stream::read(&place.path().join("ev")));
+}
+
+#[test]
+fn e022_e113_the_state_of_the_pool_is_told_every_second() {
+    let slow =
+        "test('x', function() local till = os.clock() + 2.5 while os.clock() < till do end end)";
+    let place = Place::with(&[("a.test.lua", slow)]);
+    place
+        .run("run --mem 1G --cpus 2 --save-events ev")
+        .expect(0);
+    let events = support::stream::read(&place.path().join("ev"));
+    let states: Vec<_> = events
+        .iter()
+        .filter_map(|event| match &event.kind {
+            provium_protocol::EventKind::PoolState(state) => Some(state),
+            _ => None,
+        })
+        .collect();
+    assert!(states.len() >= 2, "{}", states.len());
+    assert_eq!(states[0].used.memory_bytes, 50 << 20);
+    assert_eq!(states[0].available.memory_bytes, (1024 - 50) << 20);
+}
+
+#[test]
+fn e040_a_socket_serves_the_run_and_is_gone_afterwards() {
+    let slow =
+        "test('x', function() local till = os.clock() + 1 while os.clock() < till do end end)";
+    let place = Place::with(&[("a.test.lua", slow)]);
+    let mut child = place
+        .command("run --events-socket sock")
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let path = place.path().join("sock");
+    let mut client = loop {
+        if let Ok(client) = std::os::unix::net::UnixStream::connect(&path) {
+            break client;
+        }
+        assert!(child.try_wait().unwrap().is_none(), "no socket came");
+        std::thread::sleep(Duration::from_millis(2));
+    };
+    let mut bytes = Vec::new();
+    client.read_to_end(&mut bytes).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let events = support::stream::parse(&bytes);
+    assert_eq!(events.last().unwrap().kind.name(), "file_completed");
+    assert!(!path.exists());
+    place.write("sock", "a file");
+    let ran = place.run("run --events-socket sock").expect(2);
+    assert!(ran.stderr.contains("is no socket"), "{}", ran.stderr);
+}
+
+#[test]
+fn init_gives_a_suite_that_lists_and_checks() {
+    let place = Place::with(&[]);
+    let ran = place.run("init").expect(0);
+    assert!(
+        ran.stdout
+            .contains("wrote provium.toml\nwrote tests/first.test.lua\n"),
+        "{}",
+        ran.stdout
+    );
+    assert_eq!(place.run("list").expect(0).stdout, "tests/first.test.lua\n");
+    place.write("provium.toml", "# mine\n");
+    assert!(
+        place
+            .run("init")
+            .expect(0)
+            .stdout
+            .contains("kept  provium.toml")
+    );
+    assert_eq!(
+        std::fs::read_to_string(place.path().join("provium.toml")).unwrap(),
+        "# mine\n"
+    );
+}
+
+#[test]
+fn r008_lsp_setup_leaves_a_foreign_luarc_alone() {
+    let place = Place::with(&[]);
+    place.run("lsp-setup").expect(0);
+    let stubs = std::fs::read_to_string(place.path().join(".provium-meta/types.lua")).unwrap();
+    assert!(
+        stubs.contains("function VM:run(") && stubs.contains("---@meta"),
+        "{stubs}"
+    );
+    place.run("lsp-setup").expect(0);
+    place.write(".luarc.json", "{\"mine\": true}");
+    let ran = place.run("lsp-setup").expect(1);
+    assert!(ran.stderr.contains("workspace.library"), "{}", ran.stderr);
+    place.run("lsp-setup --force").expect(0);
+    assert!(
+        std::fs::read_to_string(place.path().join(".luarc.json"))
+            .unwrap()
+            .contains("provium-meta")
+    );
+}
+
+#[test]
+fn completions_and_man_pages_are_made() {
+    let place = Place::with(&[]);
+    for shell in ["bash", "zsh", "fish"] {
+        let script = place.run(&format!("completions {shell}")).expect(0).stdout;
+        assert!(script.contains("rerun-failed"), "{shell}");
+    }
+    let page = place.run("man").expect(0).stdout;
+    assert!(
+        page.contains(".TH provium") && page.contains("fail"),
+        "{page}"
+    );
+    place.run("man pages").expect(0);
+    assert!(place.path().join("pages/provium-run.1").is_file());
+}
+
+#[test]
+fn r070_a_config_error_points_at_its_place() {
+    let place = Place::with(&[("provium.toml", "[provium]\nroots = 3\n")]);
+    let ran = place.run("list").expect(2);
+    assert!(ran.stderr.contains("line 2, column 9"), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("  2 | roots = 3\n    |         ^"),
+        "{}",
+        ran.stderr
+    );
+}

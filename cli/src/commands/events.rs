@@ -19,7 +19,8 @@ pub(crate) fn events(args: &EventsArgs) -> Result<Exit, Problem> {
     let mut stream = EventStream::new(args.stream.display().to_string(), input);
     let mut out = io::stdout().lock();
     let mut start = None;
-    while let Some(event) = stream.next_event()? {
+    for event in stream.by_ref() {
+        let event = event?;
         let start = *start.get_or_insert(event.ts);
         let printed = writeln!(out, "{}", line(&event, start)).and_then(|()| out.flush());
         match printed {

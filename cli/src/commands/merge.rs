@@ -12,6 +12,7 @@ use crate::atomic;
 use crate::exit::Exit;
 use crate::problem::Problem;
 use crate::stream::{EventStream, StreamError};
+use crate::timings::RecordError;
 
 /// Merges the inputs into the output. The exit code is that of one run of everything.
 pub(crate) fn merge(args: &MergeArgs) -> Result<Exit, Problem> {
@@ -54,7 +55,7 @@ enum Input {
     Events(Vec<Event>),
 }
 
-fn read(path: &Path) -> Result<Input, StreamError> {
+fn read(path: &Path) -> Result<Input, RecordError> {
     let bytes = std::fs::read(path).map_err(|source| StreamError::Read {
         name: path.display().to_string(),
         source,
@@ -63,14 +64,15 @@ fn read(path: &Path) -> Result<Input, StreamError> {
         let report = Report::deserialize(bytes.as_slice());
         return match report {
             Ok(report) => Ok(Input::Junit(Box::new(report))),
-            Err(error) => Err(StreamError::Unknown {
+            Err(error) => Err(RecordError::Junit {
                 path: path.to_path_buf(),
                 problem: error.to_string(),
             }),
         };
     }
-    let mut stream = EventStream::new(path.display().to_string(), bytes.as_slice());
-    Ok(Input::Events(stream.read_all()?))
+    let stream = EventStream::new(path.display().to_string(), bytes.as_slice());
+    let events: Result<_, StreamError> = stream.collect();
+    Ok(Input::Events(events?))
 }
 
 /// What the whole amounts to.
@@ -197,8 +199,8 @@ mod tests {
             ("y".into(), vec![discovered(2, "c"), discovered(2, "d")]),
         ];
         let (bytes, _) = merged_events(streams).unwrap();
-        let events = EventStream::new("m", bytes.as_slice()).read_all().unwrap();
-        let times: Vec<i64> = events.iter().map(|event| event.ts).collect();
+        let merged = EventStream::new("m", bytes.as_slice());
+        let times: Vec<i64> = merged.map(|event| event.unwrap().ts).collect();
         assert_eq!(times, [1, 2, 2, 5]);
     }
 

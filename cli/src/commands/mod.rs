@@ -12,6 +12,7 @@ pub(crate) mod repl;
 pub(crate) mod run;
 pub(crate) mod shell;
 pub(crate) mod test;
+pub(crate) mod watch;
 
 use crate::exit::Exit;
 use crate::problem::Problem;

@@ -1,8 +1,9 @@
 //! `provium run`: the arguments as meant, the run, its exit code.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use provium_lua::{Filter, MetaMatch, Setup};
@@ -10,6 +11,8 @@ use provium_lua::{Filter, MetaMatch, Setup};
 use crate::args::{Order, RunArgs};
 use crate::budget;
 use crate::builds;
+use crate::chain;
+use crate::commands::watch::{Awoken, Watch, affected};
 use crate::discover::{Kind, display_path};
 use crate::exit::Exit;
 use crate::plan::{fresh_seed, plan};
@@ -25,25 +28,106 @@ use crate::session::{Session, backend_line, choose_backend, rerun_state};
 use crate::signals;
 use crate::sink::NewsSink;
 
-/// Runs the files that the arguments mean.
+/// Runs the files that the arguments mean; with `--watch` again whenever they change.
 pub(crate) fn run(args: &RunArgs) -> Result<Exit, Problem> {
-    let session = Session::with_guests(&args.common)?;
-    let filter = filter(args)?;
-    let pressure = Pressure::from_env()?;
-    let pool = budget::pool(&args.pool)?;
+    signals::install();
     // Before discovery, so that whoever connects first hears everything (E-040).
     let socket = match &args.events_socket {
         Some(path) => Some(EventSocket::listen(path)?),
         None => None,
     };
-    let selection = select(&session, &args.select, Kind::Test)?;
+    if args.watch {
+        watched(args, socket.as_ref())
+    } else {
+        once(args, socket.as_ref(), None)
+    }
+}
+
+/// Runs until a signal comes; the exit code is that of the last run.
+fn watched(args: &RunArgs, socket: Option<&EventSocket>) -> Result<Exit, Problem> {
+    let _in_order = signals::InOrder::begin();
+    let mut args = args.clone();
+    args.select.rerun_failed = false;
+    let mut affected = None;
+    loop {
+        // Watched before it is read, so that no change falls between.
+        let dirs = watched_dirs(&args);
+        let watch = Watch::new(&dirs)?;
+        let exit = once(&args, socket, affected.take()).unwrap_or_else(|problem| {
+            eprintln!("provium: {}", chain(&problem));
+            Exit::Error
+        });
+        let waiting = if signals::received() {
+            Awoken::Interrupted
+        } else {
+            eprintln!("provium: waiting for changes (Ctrl-C ends)");
+            watch.wait()
+        };
+        let Awoken::Changed(changed) = waiting else {
+            return Ok(exit);
+        };
+        affected = files_affected(&args, &changed);
+        let names: Vec<String> = changed
+            .iter()
+            .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
+            .collect();
+        eprintln!("\nprovium: changed: {}", names.join(", "));
+    }
+}
+
+/// Directories whose files the run depends on: the configuration's, the roots, the paths given.
+fn watched_dirs(args: &RunArgs) -> Vec<PathBuf> {
+    let session = Session::open(args.common.config.as_deref()).ok();
+    let mut dirs: Vec<PathBuf> = match &session {
+        Some(session) => std::iter::once(session.config.dir.clone())
+            .chain(session.config.roots.iter().cloned())
+            .collect(),
+        None => vec![PathBuf::from(".")],
+    };
+    dirs.extend(args.select.paths.iter().map(|path| match path.parent() {
+        Some(parent) if !path.is_dir() && parent != Path::new("") => parent.to_path_buf(),
+        Some(_) if !path.is_dir() => PathBuf::from("."),
+        _ => path.clone(),
+    }));
+    let mut dirs: Vec<PathBuf> = dirs
+        .iter()
+        .filter_map(|dir| dir.canonicalize().ok())
+        .collect();
+    dirs.sort();
+    // What is below a watched directory is watched with it.
+    dirs.dedup_by(|dir, above| dir.starts_with(above));
+    dirs
+}
+
+/// The test files that a change concerns; nothing if that may be all.
+fn files_affected(args: &RunArgs, changed: &BTreeSet<PathBuf>) -> Option<BTreeSet<PathBuf>> {
+    let session = Session::open(args.common.config.as_deref()).ok()?;
+    let files = select(&session, &args.select, Kind::Test).ok()?.files;
+    let tests: Vec<PathBuf> = files.into_iter().map(|file| file.path).collect();
+    affected(&tests, &session.config.roots, changed)
+}
+
+/// One run, of `only` these files if they are given.
+fn once(
+    args: &RunArgs,
+    socket: Option<&EventSocket>,
+    only: Option<BTreeSet<PathBuf>>,
+) -> Result<Exit, Problem> {
+    let session = Session::with_guests(&args.common)?;
+    let filter = filter(args)?;
+    let pressure = Pressure::from_env()?;
+    let pool = budget::pool(&args.pool)?;
+    let mut selection = select(&session, &args.select, Kind::Test)?;
+    if let Some(only) = only {
+        selection.files.retain(|file| only.contains(&file.path));
+    }
     if let Some(notice) = &selection.notice {
         eprintln!("provium: {notice}");
     }
     if selection.files.is_empty() {
         return nothing_to_run(&session, args, selection.discovered);
     }
-    let mut reporters = reporters(args, socket.as_ref())?;
+    let mut reporters = reporters(args, socket)?;
     if !args.no_build {
         session
             .config
@@ -60,7 +144,6 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit, Problem> {
     if !args.no_preflight {
         preflight::check(&session, &selection.files)?;
     }
-    signals::install();
     let bases = session.bases.clone();
     let state = rerun_state(&session.places);
     let files = plan(selection.files, &args.order, seed(args));
@@ -83,7 +166,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit, Problem> {
         pressure,
         wire,
     };
+    let in_order = (!args.watch).then(signals::InOrder::begin);
     let ending = scheduler::run(work, &mut reporters);
+    drop(in_order);
     write_rerun(&state, &ending.failed)?;
     Ok(match () {
         () if ending.interrupted => Exit::Error,
@@ -118,6 +203,10 @@ fn nothing_to_run(session: &Session, args: &RunArgs, discovered: usize) -> Resul
             .collect();
         paths.join(", ")
     };
+    if args.watch {
+        eprintln!("provium: there is no test file yet");
+        return Ok(Exit::Success);
+    }
     let places = match (
         args.select.paths.is_empty(),
         session.config.roots.is_empty(),

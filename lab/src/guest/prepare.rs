@@ -44,6 +44,9 @@ struct Manifest {
 const KERNEL: &str = "vmlinuz";
 const INITRD: &str = "initrd";
 
+/// How directories begin in which a guest is being prepared.
+const SCRATCH: &str = "preparing-";
+
 impl Guests {
     /// The cache in `dir`, which is created on first use.
     #[must_use]
@@ -147,10 +150,21 @@ impl Guests {
         Ok(file)
     }
 
+    /// Removes what a process that was killed while it prepared has left. The lock is held, so nobody uses it.
+    fn remove_leftovers(&self) {
+        for entry in std::fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(SCRATCH) {
+                // What cannot be removed now is tried again the next time.
+                let _ = std::fs::remove_dir_all(entry.path());
+            }
+        }
+    }
+
     fn build(&self, recipe: &Recipe) -> Result<GuestImage, GuestError> {
         let tell = |step: GuestStep| self.progress.step(&recipe.name, &step);
+        self.remove_leftovers();
         let scratch = tempfile::Builder::new()
-            .prefix("preparing-")
+            .prefix(SCRATCH)
             .tempdir_in(&self.dir)
             .map_err(|source| GuestError::write(&self.dir, source))?;
         let apt = Apt::new(scratch.path())?;
