@@ -263,6 +263,12 @@ pub(crate) struct RunArgs {
     /// Write a JUnit XML report to PATH
     #[arg(long, value_name = "PATH", help_heading = "Output")]
     pub(crate) junit: Option<PathBuf>,
+    /// Report which specification identifiers the tests name, by provium-coverage
+    #[arg(long, conflicts_with_all = ["json", "events_stdout"], help_heading = "Output")]
+    pub(crate) coverage: bool,
+    /// Write one self-contained HTML page about the run to PATH
+    #[arg(long, value_name = "PATH", help_heading = "Output")]
+    pub(crate) report: Option<PathBuf>,
     /// List the N slowest tests after the summary
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Output")]
     pub(crate) slowest: usize,

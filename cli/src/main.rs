@@ -6,6 +6,7 @@ mod budget;
 mod builds;
 mod classic;
 mod commands;
+mod coverage;
 mod discover;
 mod exit;
 mod news;

@@ -3,12 +3,28 @@
 //! Before a run has begun, while builds run and guests are prepared, a signal ends the program.
 //! During a run the first asks it to end in order and the second ends the process.
 
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::exit::Exit;
 
 static RECEIVED: AtomicU32 = AtomicU32::new(0);
 static IN_ORDER: AtomicBool = AtomicBool::new(false);
+
+/// Files that a sudden end removes.
+static ON_EXIT: OnceLock<Vec<CString>> = OnceLock::new();
+
+/// Removes these files when a signal ends the process; to be called once.
+pub(crate) fn remove_on_exit(paths: &[&Path]) {
+    let names = paths
+        .iter()
+        .filter_map(|path| CString::new(path.as_os_str().as_bytes()).ok());
+    // A second run of `--watch` has the same files.
+    let _ = ON_EXIT.set(names.collect());
+}
 
 /// Handles signals from now on: each ends the program with the exit code of an interruption.
 pub(crate) fn install() {
@@ -50,8 +66,12 @@ extern "C" fn on_signal(_: libc::c_int) {
     let earlier = RECEIVED.fetch_add(1, Ordering::Relaxed);
     if earlier > 0 || !IN_ORDER.load(Ordering::Relaxed) {
         let text = b"\nprovium: interrupted\n";
-        // SAFETY: `write` and `_exit` are async-signal-safe; the buffer is a live constant.
+        // SAFETY: `unlink`, `write` and `_exit` are async-signal-safe; the names and the buffer
+        // live as long as the program, and reading a set `OnceLock` takes no lock.
         unsafe {
+            for path in ON_EXIT.get().into_iter().flatten() {
+                libc::unlink(path.as_ptr());
+            }
             libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len());
             libc::_exit(Exit::Error as libc::c_int);
         }

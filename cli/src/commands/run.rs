@@ -13,6 +13,7 @@ use crate::budget;
 use crate::builds;
 use crate::chain;
 use crate::commands::watch::{Awoken, Watch, affected};
+use crate::coverage::Coverage;
 use crate::discover::{Kind, display_path};
 use crate::exit::Exit;
 use crate::plan::{fresh_seed, plan};
@@ -20,7 +21,8 @@ use crate::preflight;
 use crate::pressure::Pressure;
 use crate::problem::Problem;
 use crate::report::{
-    EventSocket, EventWriter, Json, Junit, Progress, Reporters, Screen, Stream, Text, Verbosity,
+    EventSocket, EventWriter, Html, Json, Junit, Progress, Reporters, Screen, Stream, Text,
+    Verbosity,
 };
 use crate::scheduler::{self, Wire, Work};
 use crate::select::{select, write_rerun};
@@ -127,7 +129,11 @@ fn once(
     if selection.files.is_empty() {
         return nothing_to_run(&session, args, selection.discovered);
     }
-    let mut reporters = reporters(args, socket)?;
+    let coverage = match args.coverage {
+        true => Some(Coverage::begin(args.save_events.as_deref())?),
+        false => None,
+    };
+    let mut reporters = reporters(args, socket, coverage.as_ref())?;
     if !args.no_build {
         session
             .config
@@ -170,10 +176,15 @@ fn once(
     let ending = scheduler::run(work, &mut reporters);
     drop(in_order);
     write_rerun(&state, &ending.failed)?;
-    Ok(match () {
+    drop(reporters);
+    let exit = match () {
         () if ending.interrupted => Exit::Error,
         () if ending.failed.is_empty() => Exit::Success,
         () => Exit::Failed,
+    };
+    Ok(match coverage {
+        Some(coverage) if !ending.interrupted => coverage.report(exit),
+        _ => exit,
     })
 }
 
@@ -237,7 +248,11 @@ fn filter(args: &RunArgs) -> Result<Filter, Problem> {
 }
 
 /// Who hears the news, by the flags of section 2.
-fn reporters(args: &RunArgs, socket: Option<&EventSocket>) -> Result<Reporters, Problem> {
+fn reporters(
+    args: &RunArgs,
+    socket: Option<&EventSocket>,
+    coverage: Option<&Coverage>,
+) -> Result<Reporters, Problem> {
     let mut reporters = Reporters::default();
     let data = args.json || args.events_stdout;
     let screen = Screen::new(if data { Stream::Stderr } else { Stream::Stdout });
@@ -246,7 +261,8 @@ fn reporters(args: &RunArgs, socket: Option<&EventSocket>) -> Result<Reporters, 
         (_, true) => Verbosity::Verbose,
         _ => Verbosity::Normal,
     };
-    if let Some(path) = &args.save_events {
+    let events = args.save_events.as_deref();
+    if let Some(path) = events.or(coverage.map(Coverage::events)) {
         let file = File::create(path).map_err(Problem::file("write", path))?;
         reporters.add(EventWriter::new(
             format!("event file {}", path.display()),
@@ -258,6 +274,10 @@ fn reporters(args: &RunArgs, socket: Option<&EventSocket>) -> Result<Reporters, 
     }
     if let Some(socket) = socket {
         reporters.add(socket.reporter());
+    }
+    if let Some(path) = &args.report {
+        let page = Html::new(path.clone()).map_err(Problem::file("write", path))?;
+        reporters.add(page);
     }
     if let Some(path) = &args.junit {
         let junit = Junit::new(path.clone()).map_err(Problem::file("write", path))?;

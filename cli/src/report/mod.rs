@@ -5,6 +5,7 @@
 
 mod classic;
 mod events;
+mod html;
 mod json;
 mod junit;
 mod progress;
@@ -16,6 +17,7 @@ use std::io;
 
 pub(crate) use classic::Classic;
 pub(crate) use events::EventWriter;
+pub(crate) use html::Html;
 pub(crate) use json::Json;
 pub(crate) use junit::Junit;
 pub(crate) use progress::Progress;
