@@ -57,6 +57,11 @@ impl Drop for InOrder {
     }
 }
 
+/// Whether a signal has come since this was asked last: for prompts, which go on after one.
+pub(crate) fn take() -> bool {
+    RECEIVED.swap(0, Ordering::Relaxed) > 0
+}
+
 /// True once a signal has come.
 pub(crate) fn received() -> bool {
     RECEIVED.load(Ordering::Relaxed) > 0

@@ -40,6 +40,7 @@ pub struct Entry {
 /// A Lua state that outlives what is typed into it.
 pub struct Interactive {
     file: Arc<FileState>,
+    interrupt: Interrupt,
     lua: Lua,
     prelude: Table,
 }
@@ -47,6 +48,7 @@ pub struct Interactive {
 impl Interactive {
     /// A state with all globals.
     pub fn new(setup: Arc<Setup>, observer: Arc<dyn Observer>) -> Result<Self, String> {
+        let interrupt = Interrupt::default();
         let job = FileJob {
             path: PathBuf::from("repl"),
             name: None,
@@ -54,12 +56,35 @@ impl Interactive {
             filter: Filter::default(),
             timeout: None,
             share: None,
-            interrupt: Interrupt::default(),
+            interrupt: interrupt.clone(),
             setup,
         };
         let file = FileState::new(&job, observer);
         let (lua, prelude) = state::open(&file).map_err(|error| Fault::from(error).0)?;
-        Ok(Self { file, lua, prelude })
+        Ok(Self {
+            file,
+            interrupt,
+            lua,
+            prelude,
+        })
+    }
+
+    /// What stops the evaluation that goes on, from another thread.
+    #[must_use]
+    pub fn interrupt(&self) -> Interrupt {
+        self.interrupt.clone()
+    }
+
+    /// Names that may follow `path` and `mark` in what is being typed, sorted: globals after
+    /// nothing, members after `.`, methods after `:`. Nothing is called to find them.
+    #[must_use]
+    pub fn complete(&self, path: &str, mark: &str) -> Vec<String> {
+        let complete = || {
+            let complete: Function = self.prelude.get("complete")?;
+            complete.call::<Vec<String>>((path, mark))
+        };
+        // A table that cannot be looked through has nothing to offer.
+        complete().unwrap_or_default()
     }
 
     /// Runs `source`: as an expression if it is one, else as statements.
@@ -96,7 +121,14 @@ impl Interactive {
 
     fn run(&self, chunk: &Function) -> mlua::Result<Evaluated> {
         let evaluate: Function = self.prelude.get("evaluate")?;
-        let (ok, text): (bool, Option<mlua::LuaString>) = evaluate.call(chunk)?;
+        let result = evaluate.call(chunk);
+        // An interrupt ends one evaluation; the next starts afresh.
+        let stopped = self.file.watch.end_test();
+        self.interrupt.clear();
+        if let Some((stop, _)) = stopped {
+            return Ok(Evaluated::Failed(stop.to_string()));
+        }
+        let (ok, text): (bool, Option<mlua::LuaString>) = result?;
         let text = text.map(|text| text.to_string_lossy());
         Ok(if ok {
             Evaluated::Done(text)

@@ -36,6 +36,14 @@ impl Interrupt {
         }
     }
 
+    /// Takes it back: what starts now runs.
+    pub fn clear(&self) {
+        self.0.set.store(false, Ordering::Release);
+        for world in self.worlds().iter().filter_map(Weak::upgrade) {
+            world.calm();
+        }
+    }
+
     /// True once [`Interrupt::set`] was called.
     #[must_use]
     pub fn is_set(&self) -> bool {

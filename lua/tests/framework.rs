@@ -490,6 +490,36 @@ fn every_function_is_in_the_table() {
 }
 
 #[test]
+fn r004_the_prompt_completes_names() {
+    let lua = support::interactive();
+    let has =
+        |path: &str, mark: &str, name: &str| lua.complete(path, mark).iter().any(|n| n == name);
+    assert!(has("", "", "provium") && has("", "", "wait_until"));
+    assert!(has("provium", ":", "vm") && has("string", ".", "format"));
+    lua.evaluate("a = {b = {c = 1, f = print}} vm = provium:vm('x', 'minimal')");
+    assert_eq!(lua.complete("a.b", "."), ["c", "f"]);
+    assert_eq!(lua.complete("a.b", ":"), ["f"]);
+    assert!(has("vm", ":", "boot") && !has("vm", ":", "vm_names"));
+    assert!(lua.complete("nothing.at.all", ".").is_empty());
+}
+
+#[test]
+fn r004_an_interrupt_ends_one_evaluation() {
+    let lua = support::interactive();
+    let interrupt = lua.interrupt();
+    let thread = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(50));
+        interrupt.set();
+    });
+    assert_eq!(
+        lua.evaluate("while true do end"),
+        Evaluated::Failed("interrupted".into())
+    );
+    thread.join().unwrap();
+    assert_eq!(lua.evaluate("1 + 1"), Evaluated::Done(Some("2".into())));
+}
+
+#[test]
 fn r004_the_prompt_shows_values_and_survives_errors() {
     let lua = support::interactive();
     let shown = |source: &str| lua.evaluate(source);
@@ -501,6 +531,16 @@ fn r004_the_prompt_shows_values_and_survives_errors() {
     assert_eq!(
         shown("x"),
         Evaluated::Done(Some("{1, 2, k = \"v\"}".into()))
+    );
+    let Evaluated::Done(Some(long)) = shown("{name = ('x'):rep(60), list = {1, {2, 3}}, z = 1}")
+    else {
+        panic!("not shown")
+    };
+    assert_eq!(long.lines().count(), 5, "{long}");
+    assert!(long.contains("\n  list = {1, {2, 3}},\n"), "{long}");
+    assert_eq!(
+        shown("(function() local t = {} t.t = t return t end)()"),
+        Evaluated::Done(Some("{t = <this table again>}".into()))
     );
     assert_eq!(shown("for i = 1, 2 do"), Evaluated::Incomplete);
     assert_eq!(shown("error('no')"), Evaluated::Failed("repl:1: no".into()));

@@ -1,8 +1,13 @@
 //! `provium repl`: a VM and a Lua prompt.
 
+mod prompt;
+
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use provium_lab::guest::StderrProgress;
 use provium_lab::{NoEvents, Pool};
@@ -14,6 +19,10 @@ use crate::builds;
 use crate::exit::Exit;
 use crate::problem::Problem;
 use crate::session::{Session, backend_line, choose_backend};
+use crate::signals;
+
+/// How often a Ctrl-C is looked for.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Boots a VM, then reads and runs Lua until the input ends or `exit()` is typed.
 pub(crate) fn repl(args: &ReplArgs) -> Result<Exit, Problem> {
@@ -24,6 +33,8 @@ pub(crate) fn repl(args: &ReplArgs) -> Result<Exit, Problem> {
     if talk {
         eprintln!("{}", backend_line(&choice));
     }
+    let session_history = session.places.cache.join("repl_history");
+    signals::install();
     let setup = Setup {
         harness: session.harness(
             &choice,
@@ -45,36 +56,73 @@ pub(crate) fn repl(args: &ReplArgs) -> Result<Exit, Problem> {
             args.name, args.target
         );
     }
-    read_and_run(&lua, talk).map_err(|source| Problem::Io {
-        action: "read the prompt",
-        source,
+    let done = AtomicBool::new(false);
+    let lua = Rc::new(lua);
+    let interrupt = lua.interrupt();
+    std::thread::scope(|scope| {
+        // Ctrl-C ends what is being evaluated, not the prompt.
+        scope.spawn(|| {
+            while !done.load(Ordering::Acquire) {
+                if signals::take() {
+                    interrupt.set();
+                }
+                std::thread::park_timeout(LOOK);
+            }
+        });
+        let _in_order = signals::InOrder::begin();
+        let result = if talk {
+            prompt::read_and_run(&lua, &session_history)
+        } else {
+            read_and_run(&lua)
+        };
+        done.store(true, Ordering::Release);
+        result
     })?;
     Ok(Exit::Success)
 }
 
-fn read_and_run(lua: &Interactive, talk: bool) -> io::Result<()> {
+/// Without a terminal: reads all of stdin, silently.
+fn read_and_run(lua: &Interactive) -> Result<(), Problem> {
     let mut typed = String::new();
-    let mut lines = io::stdin().lock().lines();
-    loop {
-        if talk {
-            eprint!("{}", if typed.is_empty() { "> " } else { ">> " });
-        }
-        let Some(line) = lines.next().transpose()? else {
-            return Ok(());
-        };
-        if typed.is_empty() && line.trim() == "exit()" {
+    for line in io::stdin().lock().lines() {
+        let line = line.map_err(prompt::unreadable)?;
+        if typed.is_empty() && is_exit(&line) {
             return Ok(());
         }
         typed.push_str(&line);
         typed.push('\n');
-        match lua.evaluate(&typed) {
-            Evaluated::Incomplete => continue,
-            Evaluated::Done(Some(values)) => writeln!(io::stdout(), "{values}")?,
-            Evaluated::Done(None) => {}
-            Evaluated::Failed(why) => eprintln!("{why}"),
+        if evaluate(lua, &typed)? {
+            typed.clear();
         }
-        typed.clear();
     }
+    if !typed.trim().is_empty() {
+        eprintln!(
+            "repl: the input ends within a statement:\n{}",
+            typed.trim_end()
+        );
+    }
+    Ok(())
+}
+
+fn is_exit(line: &str) -> bool {
+    matches!(line.trim(), "exit()" | "exit" | "quit")
+}
+
+/// Runs what was typed and shows what comes of it; false when more has to be typed.
+fn evaluate(lua: &Interactive, typed: &str) -> Result<bool, Problem> {
+    match lua.evaluate(typed) {
+        Evaluated::Incomplete => return Ok(false),
+        Evaluated::Done(Some(values)) => {
+            let written = writeln!(io::stdout(), "{values}");
+            written.map_err(|source| Problem::Io {
+                action: "write to stdout",
+                source,
+            })?;
+        }
+        Evaluated::Done(None) => {}
+        Evaluated::Failed(why) => eprintln!("{why}"),
+    }
+    Ok(true)
 }
 
 /// Prints straight to the terminal.
