@@ -52,6 +52,12 @@ fn c053_c057_classic_files_pass() {
     assert!(ran.stdout.ends_with("\nok: 2 passed\n"), "{}", ran.stdout);
 }
 
+/// More than 200 system calls with what they give and the errors they refuse with.
+#[test]
+fn system_calls_do_what_linux_says() {
+    run("run tests/syscalls").expect(0);
+}
+
 /// Guests that do their worst are reported within their deadlines, and the next test runs.
 #[test]
 fn hostile_guests_are_reported_and_do_not_stop_the_run() {
