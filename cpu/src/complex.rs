@@ -119,13 +119,22 @@ impl Complex {
         self.with_shared(index, |cpu| cpu.run_one(now))
     }
 
-    fn with_shared(&mut self, index: usize, f: impl FnOnce(&mut Cpu) -> Exit) -> Exit {
+    /// Lends the vCPU what all vCPUs share.
+    fn with_cpu<T>(&mut self, index: usize, f: impl FnOnce(&mut Cpu) -> T) -> T {
         let cpu = &mut self.cpus[index];
         std::mem::swap(&mut cpu.shared, &mut self.shared);
-        crate::exec::sse::mxcsr::enter();
-        let exit = f(cpu);
-        cpu.collect_mxcsr();
+        let result = f(cpu);
         std::mem::swap(&mut cpu.shared, &mut self.shared);
+        result
+    }
+
+    fn with_shared(&mut self, index: usize, f: impl FnOnce(&mut Cpu) -> Exit) -> Exit {
+        let exit = self.with_cpu(index, |cpu| {
+            crate::exec::sse::mxcsr::enter();
+            let exit = f(cpu);
+            cpu.collect_mxcsr();
+            exit
+        });
         for message in std::mem::take(&mut self.shared.messages) {
             self.deliver(message);
         }
@@ -135,6 +144,24 @@ impl Complex {
     /// Tick that the vCPU has reached.
     pub fn ticks(&self, index: usize) -> u64 {
         self.cpus[index].ticks
+    }
+
+    /// Puts the vCPU at tick `now`, from which its TSC and timers count: before its state is read
+    /// for a snapshot, and before one is put back.
+    ///
+    /// # Panics
+    /// If there is no vCPU `index`.
+    pub fn set_ticks(&mut self, index: usize, now: u64) {
+        self.cpus[index].ticks = now;
+    }
+
+    /// Writes the vCPU's kvmclock page anew, for a state that another processor has saved: its TSC
+    /// ran at another rate.
+    ///
+    /// # Panics
+    /// If there is no vCPU `index`.
+    pub fn republish_clock(&mut self, index: usize) {
+        self.with_cpu(index, |cpu| cpu.publish_system_time(cpu.msr.system_time));
     }
 
     /// Answers [`Exit::MmioRead`] or [`Exit::PioIn`], little-endian.

@@ -15,7 +15,10 @@ impl Cpu {
             return;
         }
         let mut page = [0u8; 32];
-        page[0..4].copy_from_slice(&2u32.to_le_bytes());
+        // Another version than before, so that a vCPU that was reading the page starts over.
+        let before = self.shared.ram.read_u32(value & !3).unwrap_or(0);
+        let version = (before & !1).wrapping_add(2).max(2);
+        page[0..4].copy_from_slice(&version.to_le_bytes());
         page[8..16].copy_from_slice(&self.tsc().to_le_bytes());
         page[16..24].copy_from_slice(&self.ticks.to_le_bytes());
         // 2^31 with a shift of one: nanoseconds are TSC cycles.

@@ -260,6 +260,9 @@ impl Cpu {
             TSC => self.msr.tsc_offset = value.wrapping_sub(self.ticks),
             TSC_ADJUST => self.msr.tsc_adjust = value,
             KVM_WALL_CLOCK => self.msr.wall_clock = value,
+            // The page at that address is part of memory, and stays right as long as TSC and ticks
+            // keep their distance (see `republish_system_time`).
+            KVM_SYSTEM_TIME => self.msr.system_time = value,
             _ => {
                 self.write_msr(index, value);
             }

@@ -19,6 +19,13 @@ pub struct TransportState {
     pub(super) device: DeviceState,
 }
 
+impl TransportState {
+    /// The device's own part, to be changed for a machine that goes on as somebody new.
+    pub fn device_mut(&mut self) -> &mut DeviceState {
+        &mut self.device
+    }
+}
+
 impl MmioTransport {
     /// The state for a snapshot.
     pub fn save(&self) -> TransportState {
