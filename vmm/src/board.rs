@@ -21,6 +21,7 @@ use crate::error::Error;
 use crate::layout::{self, Slot};
 use crate::lifecycle::StopCause;
 use crate::shared::Shared;
+use crate::snapshot::BoardState;
 use crate::vcpu::Exit;
 
 /// Number of virtio devices on every board; they take the first slots.
@@ -315,6 +316,47 @@ impl Board {
                 lock(device).poll();
             }
         }
+    }
+
+    /// The devices' state for a snapshot.
+    pub(crate) fn save(&self) -> BoardState {
+        BoardState {
+            com1: lock(&self.com1).save(),
+            com2: lock(&self.com2).save(),
+            power: lock(&self.power).save(),
+            virtio: self
+                .virtio
+                .iter()
+                .map(|slot| lock(&slot.transport).save())
+                .collect(),
+        }
+    }
+
+    /// Takes over a saved state. The host's connections end.
+    pub(crate) fn restore(
+        &self,
+        state: &BoardState,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        if state.virtio.len() != self.virtio.len() {
+            return Err(format!(
+                "{} virtio devices instead of {}",
+                state.virtio.len(),
+                self.virtio.len()
+            )
+            .into());
+        }
+        self.agent_serial.machine_reset();
+        lock(&self.com1).restore(&state.com1)?;
+        lock(&self.com2).restore(&state.com2)?;
+        {
+            let mut power = lock(&self.power);
+            power.reset();
+            power.restore(&state.power);
+        }
+        for (slot, saved) in self.virtio.iter().zip(&state.virtio) {
+            lock(&slot.transport).restore(saved)?;
+        }
+        Ok(())
     }
 
     /// Brings all devices to power-on state, for a restart of the machine.

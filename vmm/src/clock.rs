@@ -131,6 +131,20 @@ impl MachineClock {
         }
     }
 
+    /// Puts the clock, which stands still, at `ns` with the wall clock laid over it as given: for
+    /// a machine that goes on from a snapshot.
+    pub(crate) fn set(&self, ns: u64, wall_base_ns: u64) {
+        self.wall_base_ns.store(wall_base_ns, Ordering::Release);
+        match &self.source {
+            Source::Virtual(now) => now.store(ns, Ordering::Release),
+            Source::Host(time) => {
+                let mut time = lock(time);
+                time.guest_ns = ns;
+                time.since = time.since.map(|_| Instant::now());
+            }
+        }
+    }
+
     /// True for a host-time clock that stands still.
     pub(crate) fn is_paused(&self) -> bool {
         match &self.source {

@@ -192,6 +192,17 @@ impl Console {
         let _first_wins = self.on_output.set(hook);
     }
 
+    /// Replaces everything printed so far, for a machine that goes on from a snapshot.
+    pub(crate) fn replace(&self, bytes: &[u8]) {
+        let mut fresh = Log::default();
+        for byte in bytes {
+            fresh.push(*byte);
+            // Panics in there have been told when they happened.
+            let _told = fresh.track_line(*byte);
+        }
+        *self.lock() = fresh;
+    }
+
     /// Takes output of the guest.
     pub(crate) fn put(&self, bytes: &[u8]) {
         let mut panics = Vec::new();

@@ -1,7 +1,7 @@
 //! What a backend is to the machine: threads that run vCPUs, and access to their states while they
 //! stand still.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use crate::board::Board;
 use crate::boot::BootInfo;
@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::lifecycle::StopCause;
 use crate::loader::Loader;
 use crate::shared::Shared;
+use crate::snapshot::EngineState;
 use crate::vcpu::{VcpuError, VcpuState};
 
 /// A backend's part of one machine.
@@ -23,6 +24,13 @@ pub(crate) trait Engine: Send + Sync {
 
     /// The machine has been paused (true; all executors stand still) or is about to run on.
     fn paused(&self, paused: bool) -> Result<(), Error>;
+
+    /// Everything of vCPUs and interrupt controllers. The machine is paused.
+    fn save(&self) -> Result<EngineState, Error>;
+
+    /// Puts back what `save` of either backend gave. The machine is paused, its clock set, its
+    /// memory that of the snapshot.
+    fn load(&self, state: &EngineState) -> Result<(), Error>;
 
     /// Guest instructions retired, where the backend counts them.
     fn instructions(&self) -> Option<u64>;
@@ -47,6 +55,12 @@ pub(crate) fn restart(
     let result = loader
         .load_anew(&shared.memory)
         .and_then(|boot| engine.reset(&boot));
+    // Memory was wiped: no snapshot lies under it any more.
+    shared
+        .under
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take();
     match result {
         Ok(()) => shared.life.restarted(by == ResetBy::Guest),
         Err(e) => shared.stop(StopCause::ResetFailed(chain(&e))),

@@ -68,6 +68,9 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// A snapshot could not be written or used.
+    #[error(transparent)]
+    Snapshot(#[from] crate::snapshot::SnapshotError),
     /// A vCPU refused.
     #[error(transparent)]
     Vcpu(#[from] VcpuError),

@@ -11,6 +11,7 @@
 //! | devices and their buses | `board.rs` |
 //! | what a vCPU is, on either backend | `vcpu.rs`, `engine.rs` |
 //! | the backends | `kvm/`, `soft/`, choosing one `probe.rs` |
+//! | saving a machine and going on from there | `snapshot/`, `memory.rs` |
 //! | kernel, memory layout, CPU model | `boot/`, `layout.rs`, `cpuid.rs` |
 
 mod bell;
@@ -32,6 +33,7 @@ mod memory;
 mod phys;
 pub mod probe;
 mod shared;
+pub mod snapshot;
 pub mod soft;
 mod stats;
 pub mod vcpu;

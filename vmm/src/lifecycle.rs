@@ -132,6 +132,11 @@ impl Lifecycle {
         self.change(MachineState::Stopped(cause))
     }
 
+    /// The machine goes on from a snapshot: whether that guest had panicked replaces what was known.
+    pub(crate) fn set_panic_line(&self, line: Option<String>) {
+        *lock(&self.panic) = line;
+    }
+
     pub(crate) fn restarted(&self, by_guest: bool) {
         *lock(&self.panic) = None;
         self.boots.fetch_add(1, Ordering::AcqRel);

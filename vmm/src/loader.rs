@@ -1,7 +1,7 @@
 //! What a machine boots, read once and kept, so that a restart in place needs no file (L-062).
 
 use std::fs;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use provium_devices::GuestMemory;
 
@@ -12,49 +12,66 @@ use crate::layout::{self, Slot};
 use crate::memory;
 
 pub(crate) struct Loader {
+    config: MachineConfig,
+    files: OnceLock<Files>,
+}
+
+/// What was read.
+struct Files {
     kernel: Arc<KernelImage>,
     initrd: Vec<Arc<[u8]>>,
-    cmdline: String,
-    cpus: u32,
-    seed: [u8; 32],
-    slots: Vec<Slot>,
 }
 
 impl Loader {
     /// Reads and checks the files that `config` names.
     pub(crate) fn new(config: &MachineConfig) -> Result<Self, Error> {
-        Ok(Self {
-            kernel: KernelImage::open(&config.kernel).map_err(boot::BootError::from)?,
-            initrd: config
-                .initrd
-                .iter()
-                .map(read_part)
-                .collect::<Result<_, _>>()?,
-            cmdline: config.cmdline.clone(),
-            cpus: config.cpus,
-            seed: expand_seed(config.rng_seed),
-            slots: (0..crate::board::VIRTIO_DEVICES)
-                .filter_map(layout::virtio_slot)
-                .collect(),
-        })
+        let this = Self::lazy(config);
+        this.files()?;
+        Ok(this)
+    }
+
+    /// Reads the files when they are needed: a machine that goes on from a snapshot may never be
+    /// reset.
+    pub(crate) fn lazy(config: &MachineConfig) -> Self {
+        Self {
+            config: config.clone(),
+            files: OnceLock::new(),
+        }
+    }
+
+    fn files(&self) -> Result<&Files, Error> {
+        if let Some(files) = self.files.get() {
+            return Ok(files);
+        }
+        let config = &self.config;
+        let kernel = KernelImage::open(&config.kernel).map_err(boot::BootError::from)?;
+        let parts = config.initrd.iter().map(read_part);
+        let initrd = parts.collect::<Result<_, _>>()?;
+        Ok(self.files.get_or_init(|| Files { kernel, initrd }))
     }
 
     /// Loads into fresh memory.
     pub(crate) fn load(&self, memory: &GuestMemory) -> Result<BootInfo, Error> {
-        let initrd: Vec<&[u8]> = self.initrd.iter().map(|part| &**part).collect();
+        let files = self.files()?;
+        let initrd: Vec<&[u8]> = files.initrd.iter().map(|part| &**part).collect();
+        let slots: Vec<Slot> = (0..crate::board::VIRTIO_DEVICES)
+            .filter_map(layout::virtio_slot)
+            .collect();
         let config = BootConfig {
-            kernel: &self.kernel,
+            kernel: &files.kernel,
             initrd: &initrd,
-            cmdline: &self.cmdline,
-            cpus: self.cpus,
-            virtio_slots: &self.slots,
-            rng_seed: &self.seed,
+            cmdline: &self.config.cmdline,
+            cpus: self.config.cpus,
+            virtio_slots: &slots,
+            rng_seed: &expand_seed(self.config.rng_seed),
         };
         Ok(boot::load(&config, memory)?)
     }
 
     /// Wipes memory and loads again.
     pub(crate) fn load_anew(&self, memory: &GuestMemory) -> Result<BootInfo, Error> {
+        // Before anything is lost.
+        self.files()?;
         memory::wipe(memory)?;
         self.load(memory)
     }

@@ -51,7 +51,7 @@ impl Drop for Subscription {
     }
 }
 
-fn guest_memory(config: &MachineConfig) -> Result<GuestMemory, Error> {
+pub(crate) fn guest_memory(config: &MachineConfig) -> Result<GuestMemory, Error> {
     let ranges = layout::ram_ranges(config.memory).map_err(|e| Error::Config {
         name: config.name.clone(),
         reason: e.to_string(),
@@ -63,7 +63,7 @@ fn guest_memory(config: &MachineConfig) -> Result<GuestMemory, Error> {
     })
 }
 
-fn check(config: &MachineConfig) -> Result<(), Error> {
+pub(crate) fn check(config: &MachineConfig) -> Result<(), Error> {
     let fail = |reason: String| {
         Err(Error::Config {
             name: config.name.clone(),
@@ -101,14 +101,30 @@ impl Machine {
         let backend = config.backend;
         let shared = Shared::new(config, memory);
         let (board, engine) = match backend {
-            Backend::Soft => soft::start(&shared, &loader)?,
-            Backend::Kvm => kvm::start(&shared, &loader)?,
+            Backend::Soft => soft::start(&shared, loader.clone(), Some(&loader))?,
+            Backend::Kvm => kvm::start(&shared, loader.clone(), Some(&loader))?,
         };
-        Ok(Self {
+        Ok(Self::assembled(shared, board, engine))
+    }
+
+    pub(crate) fn assembled(
+        shared: Arc<Shared>,
+        board: Arc<Board>,
+        engine: Arc<dyn Engine>,
+    ) -> Self {
+        Self {
             shared,
             board,
             engine,
-        })
+        }
+    }
+
+    pub(crate) fn board(&self) -> &Board {
+        &self.board
+    }
+
+    pub(crate) fn engine(&self) -> &dyn Engine {
+        &*self.engine
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {

@@ -1,29 +1,140 @@
-//! Guest RAM as a whole: wiping it for a restart, and learning what devices and the host wrote to
-//! it.
+//! Guest RAM as a whole: wiping it for a restart, laying a snapshot's image under it, learning
+//! what devices and the host wrote to it, and what of it exists at all.
+//!
+//! Offsets here count RAM linearly, the regions one after another, as an image file holds them.
 
+use std::fs::File;
 use std::io;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 
 use provium_devices::GuestMemory;
 use provium_devices::dirty::PAGE_SIZE;
-use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
+use vm_memory::{Address, Bytes, GuestMemoryBackend, GuestMemoryRegion};
 
 use crate::error::Error;
+
+/// Replaces the pages of a part of guest memory by those of `file`, copied when written, or by
+/// zeroes.
+fn replace(address: *mut u8, len: usize, file: Option<(&File, u64)>) -> io::Result<()> {
+    let private = libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_NORESERVE;
+    let (fd, offset, flags) = match file {
+        Some((file, offset)) => (file.as_raw_fd(), offset, private),
+        None => (-1, 0, private | libc::MAP_ANONYMOUS),
+    };
+    let offset = libc::off_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let prot = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: the callers pass page-aligned ranges inside of one mapping that a `GuestMemory` owns,
+    // so nothing else is unmapped, and the new mapping has the same place, size and protection and
+    // is unmapped with the region. Others access guest memory only through volatile accessors or as
+    // vCPUs, for which its content may change at any time.
+    let rc = unsafe { libc::mmap(address.cast(), len, prot, flags, fd, offset) };
+    if rc == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
 
 /// Makes all RAM zero and gives its pages back to the host.
 pub(crate) fn wipe(memory: &GuestMemory) -> Result<(), Error> {
     for region in memory.iter() {
-        // SAFETY: the range is exactly one private anonymous mapping that `memory` owns. Others
-        // access it only through volatile accessors or as vCPUs, and read zeroes afterwards.
+        replace(region.as_ptr(), region.size(), None).map_err(|source| Error::Wipe { source })?;
+    }
+    Ok(())
+}
+
+/// Lays an image under all RAM: `runs` (linear ranges, ascending, of whole pages) come from `file`,
+/// where linear offset 0 is at `base`; the rest is zero. Nothing is read here, and pages are copied
+/// only when they are written.
+pub(crate) fn map_image(
+    memory: &GuestMemory,
+    file: &File,
+    base: u64,
+    runs: &[Range<u64>],
+) -> io::Result<()> {
+    let mut start = 0;
+    for region in memory.iter() {
+        let len = region.len();
+        replace(region.as_ptr(), region.size(), None)?;
+        for run in runs {
+            let (from, to) = (run.start.max(start), run.end.min(start + len));
+            if from < to {
+                let into =
+                    usize::try_from(from - start).map_err(|_| io::ErrorKind::InvalidInput)?;
+                let size = usize::try_from(to - from).map_err(|_| io::ErrorKind::InvalidInput)?;
+                replace(
+                    region.as_ptr().wrapping_add(into),
+                    size,
+                    Some((file, base + from)),
+                )?;
+            }
+        }
+        start += len;
+    }
+    Ok(())
+}
+
+/// Drops every page that was written since [`map_image`]: all RAM is the image's again. The cost is
+/// that of the pages touched.
+pub(crate) fn rewind(memory: &GuestMemory) -> io::Result<()> {
+    for region in memory.iter() {
+        // SAFETY: the range is exactly what one region of `memory` covers; see `replace` for why
+        // its content may change.
         let rc =
             unsafe { libc::madvise(region.as_ptr().cast(), region.size(), libc::MADV_DONTNEED) };
         if rc != 0 {
-            return Err(Error::Wipe {
-                source: io::Error::last_os_error(),
-            });
+            return Err(io::Error::last_os_error());
         }
     }
     Ok(())
+}
+
+/// Bits of a `/proc/self/pagemap` entry: in memory, in swap, of a file (Linux,
+/// Documentation/admin-guide/mm/pagemap.rst).
+const PRESENT: u64 = 1 << 63;
+const SWAPPED: u64 = 1 << 62;
+const OF_FILE: u64 = 1 << 61;
+
+/// Calls `page` with the linear offset of each page that this process has a copy of its own of:
+/// everything written, in memory without an image, and everything written since in memory with one.
+/// The host's kernel keeps these books anyway, for guests on either backend.
+pub(crate) fn for_each_own_page(memory: &GuestMemory, mut page: impl FnMut(u64)) -> io::Result<()> {
+    const ENTRIES: usize = 8192;
+    let pagemap = File::open("/proc/self/pagemap")?;
+    let mut buffer = vec![0; ENTRIES * 8];
+    let mut start = 0;
+    for region in memory.iter() {
+        let first = region.as_ptr() as u64 / PAGE_SIZE as u64;
+        let pages = region.size() / PAGE_SIZE;
+        for at in (0..pages).step_by(ENTRIES) {
+            let count = ENTRIES.min(pages - at);
+            let bytes = &mut buffer[..count * 8];
+            pagemap.read_exact_at(bytes, (first + at as u64) * 8)?;
+            for (index, entry) in bytes.chunks_exact(8).enumerate() {
+                let entry = entry.iter().rev().fold(0, |e, b| e << 8 | u64::from(*b));
+                let own = entry & SWAPPED != 0 || entry & (PRESENT | OF_FILE) == PRESENT;
+                if own {
+                    page(start + ((at + index) * PAGE_SIZE) as u64);
+                }
+            }
+        }
+        start += region.len();
+    }
+    Ok(())
+}
+
+/// Copies the linear range from `offset` on out of RAM; it lies within one region.
+pub(crate) fn read_linear(memory: &GuestMemory, offset: u64, out: &mut [u8]) -> io::Result<()> {
+    let mut start = 0;
+    for region in memory.iter() {
+        if offset >= start && offset - start < region.len() {
+            let address = region.start_addr().unchecked_add(offset - start);
+            return memory.read_slice(out, address).map_err(io::Error::other);
+        }
+        start += region.len();
+    }
+    Err(io::ErrorKind::InvalidInput.into())
 }
 
 /// Calls `changed` with every range (start, length) that was written through [`GuestMemory`], by
@@ -40,7 +151,7 @@ pub(crate) fn drain_dirty(memory: &GuestMemory, mut changed: impl FnMut(u64, u64
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vm_memory::{Bytes, GuestAddress};
+    use vm_memory::GuestAddress;
 
     fn memory() -> GuestMemory {
         GuestMemory::from_ranges(&[
@@ -56,6 +167,38 @@ mod tests {
         memory.write_obj(7u64, GuestAddress(0x100_0008)).unwrap();
         wipe(&memory).unwrap();
         assert_eq!(memory.read_obj::<u64>(GuestAddress(0x100_0008)).unwrap(), 0);
+    }
+
+    #[test]
+    fn an_image_lies_under_memory_until_it_is_written() {
+        let memory = memory();
+        memory.write_obj(9u64, GuestAddress(0x5000)).unwrap();
+        let file = tempfile::tempfile().unwrap();
+        let pages = [[1u8; 4096], [2; 4096]].concat();
+        file.write_all_at(&pages, 0x1000 + 0xf_f000).unwrap();
+        // The last page of the first region and the first of the second.
+        map_image(&memory, &file, 0x1000, &[0xf_f000..0x10_1000]).unwrap();
+        let read = |address| memory.read_obj::<u8>(GuestAddress(address)).unwrap();
+        assert_eq!([read(0x5000), read(0xf_f123), read(0x100_0000)], [0, 1, 2]);
+        memory.write_obj(7u8, GuestAddress(0xf_f123)).unwrap();
+        memory.write_obj(7u8, GuestAddress(0x4000)).unwrap();
+        let mut own = Vec::new();
+        for_each_own_page(&memory, |page| own.push(page)).unwrap();
+        assert_eq!(own, [0x4000, 0xf_f000]);
+        rewind(&memory).unwrap();
+        assert_eq!([read(0x4000), read(0xf_f123), read(0x100_0000)], [0, 1, 2]);
+        wipe(&memory).unwrap();
+        assert_eq!(read(0xf_f123), 0);
+    }
+
+    #[test]
+    fn linear_offsets_run_through_the_regions() {
+        let memory = memory();
+        memory.write_obj(5u8, GuestAddress(0x100_0001)).unwrap();
+        let mut out = [0; 2];
+        read_linear(&memory, 0x10_0000, &mut out).unwrap();
+        assert_eq!(out, [0, 5]);
+        assert!(read_linear(&memory, 0x10_4000, &mut out).is_err());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What all threads of one machine share: its parts that are neither devices nor vCPUs.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use provium_devices::GuestMemory;
 
@@ -10,6 +10,7 @@ use crate::config::{Backend, MachineConfig};
 use crate::console::Console;
 use crate::control::{Control, ResetBy};
 use crate::lifecycle::{Lifecycle, StopCause};
+use crate::snapshot::Image;
 use crate::stats::ExitCounters;
 
 pub(crate) struct Shared {
@@ -21,6 +22,8 @@ pub(crate) struct Shared {
     pub(crate) control: Control,
     pub(crate) life: Lifecycle,
     pub(crate) exits: ExitCounters,
+    /// The snapshot that lies under memory.
+    pub(crate) under: Mutex<Option<Arc<Image>>>,
 }
 
 impl Shared {
@@ -41,6 +44,7 @@ impl Shared {
             control: Control::new(soft),
             life: Lifecycle::new(),
             exits: ExitCounters::default(),
+            under: Mutex::default(),
         });
         if soft {
             shared.console.defer_announcements();

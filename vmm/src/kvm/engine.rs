@@ -4,18 +4,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use kvm_bindings::{kvm_clock_data, kvm_msr_entry};
+use provium_devices::Clock;
 
 use super::events::{DeviceLoop, Wake};
 use super::kick::{self, Kickable};
+use super::state::{MSR_TSC, MSR_TSC_DEADLINE};
 use super::vcpu::KvmVcpu;
 use super::vm::{KvmVm, io_failed};
 use crate::board::Board;
 use crate::boot::BootInfo;
+use crate::clock::MachineClock;
 use crate::control::Go;
 use crate::cpuid;
 use crate::engine::{Engine, Parts, chain, restart};
 use crate::error::Error;
 use crate::lifecycle::StopCause;
+use crate::snapshot::EngineState;
 use crate::vcpu::{Exit, Vcpu, VcpuError, VcpuState, settled_state};
 
 /// One vCPU and the handle on its thread.
@@ -30,6 +34,7 @@ struct Seat {
 pub(super) struct KvmEngine {
     vm: Arc<KvmVm>,
     board: Arc<Board>,
+    clock: Arc<MachineClock>,
     seats: Vec<Seat>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Time while paused: kvmclock and each vCPU's TSC and timer.
@@ -47,7 +52,11 @@ fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl KvmEngine {
     /// Creates the vCPUs and starts all threads.
-    pub(super) fn start(parts: Parts, vm: Arc<KvmVm>, boot: &BootInfo) -> Result<Arc<Self>, Error> {
+    pub(super) fn start(
+        parts: Parts,
+        vm: Arc<KvmVm>,
+        boot: Option<&BootInfo>,
+    ) -> Result<Arc<Self>, Error> {
         kick::install_handler().map_err(io_failed("installing the kick signal's handler"))?;
         let cpus = parts.shared.config.cpus;
         let seat = |index| {
@@ -67,11 +76,15 @@ impl KvmEngine {
         let engine = Arc::new(Self {
             vm,
             board,
+            clock: parts.shared.clock.clone(),
             seats,
             threads,
             frozen: Mutex::new(None),
         });
-        engine.enter_kernel(boot)?;
+        if let Some(boot) = boot {
+            engine.enter_kernel(boot)?;
+            parts.shared.clock.set_paused(false);
+        }
         let weak = Arc::downgrade(&engine);
         let nudge = wake.clone();
         parts
@@ -93,7 +106,6 @@ impl KvmEngine {
     }
 
     fn start_threads(self: &Arc<Self>, parts: &Parts, devices: DeviceLoop) -> Result<(), Error> {
-        parts.shared.clock.set_paused(false);
         let engine = self.clone();
         self.spawn(parts, "devices".to_owned(), move || devices.run(&*engine))?;
         for index in 0..self.seats.len() {
@@ -238,6 +250,52 @@ impl Engine for KvmEngine {
                 lock(&seat.vcpu).set_timers(timers)?;
             }
         }
+        Ok(())
+    }
+
+    fn save(&self) -> Result<EngineState, Error> {
+        let mut vcpus = self.states()?;
+        let frozen = lock(&self.frozen);
+        let (Some(frozen), Some(seat)) = (&*frozen, self.seats.first()) else {
+            return Err(io_failed("saving a machine that runs")(
+                std::io::ErrorKind::InvalidInput.into(),
+            ));
+        };
+        // The counters as they stood when the machine was paused, not as they have run on since.
+        for (vcpu, timers) in vcpus.iter_mut().zip(&frozen.timers) {
+            apply_msrs(vcpu, timers);
+        }
+        let (chips, pit) = self.vm.save()?.into_parts();
+        Ok(EngineState {
+            vcpus,
+            chips,
+            pit: Some(pit),
+            kvmclock: Some(frozen.clock),
+            tsc_khz: lock(&seat.vcpu).tsc_khz(),
+            instructions: None,
+            last_turn: 0,
+        })
+    }
+
+    fn load(&self, state: &EngineState) -> Result<(), Error> {
+        self.vm.power_on()?;
+        self.vm.restore_parts(&state.chips, state.pit.as_ref())?;
+        // What `soft` calls guest time is what KVM's clock counts: nanoseconds since the start.
+        let clock = state.kvmclock.unwrap_or(kvm_clock_data {
+            clock: self.clock.now_ns(),
+            ..Default::default()
+        });
+        // Before the vCPUs' clock MSRs, from whose writing on KVM fills the guest's clock pages.
+        self.vm.set_clock(&clock)?;
+        let mut timers = Vec::with_capacity(self.seats.len());
+        for (seat, saved) in self.seats.iter().zip(&state.vcpus) {
+            let mut vcpu = lock(&seat.vcpu);
+            vcpu.set_tsc_khz(state.tsc_khz)?;
+            vcpu.set_state(saved)?;
+            let kept = |m: &&kvm_msr_entry| [MSR_TSC, MSR_TSC_DEADLINE].contains(&m.index);
+            timers.push(saved.msrs.iter().filter(kept).copied().collect());
+        }
+        *lock(&self.frozen) = Some(Frozen { clock, timers });
         Ok(())
     }
 

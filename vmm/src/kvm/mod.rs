@@ -28,16 +28,20 @@ use crate::loader::Loader;
 use crate::machine::parts;
 use crate::shared::Shared;
 
-/// Builds the backend's part of a machine, loads the kernel and starts the threads.
+/// Builds the backend's part of a machine, loads the kernel if there is one to be `booted`, and
+/// starts the threads.
 pub(crate) fn start(
     shared: &Arc<Shared>,
-    loader: &Arc<Loader>,
+    loader: Arc<Loader>,
+    booted: Option<&Loader>,
 ) -> Result<(Arc<Board>, Arc<dyn Engine>), Error> {
     let vm = Arc::new(KvmVm::new(&shared.memory)?);
     let board = Board::build(shared, &*vm)?;
-    let boot = loader.load(&shared.memory)?;
-    let parts = parts(shared, board, loader);
+    let boot = booted
+        .map(|loader| loader.load(&shared.memory))
+        .transpose()?;
+    let parts = parts(shared, board, &loader);
     let board = parts.board.clone();
-    let engine = engine::KvmEngine::start(parts, vm, &boot)?;
+    let engine = engine::KvmEngine::start(parts, vm, boot.as_ref())?;
     Ok((board, engine))
 }

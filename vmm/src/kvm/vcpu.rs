@@ -44,6 +44,16 @@ impl KvmVcpu {
         self.fd.get_tsc_khz().unwrap_or(0)
     }
 
+    /// Sets the rate of the guest's TSC, where it is another than that of a snapshot.
+    pub(super) fn set_tsc_khz(&self, khz: u32) -> Result<(), VcpuError> {
+        if khz == 0 || khz == self.tsc_khz() {
+            return Ok(());
+        }
+        self.fd
+            .set_tsc_khz(khz)
+            .map_err(state::failed(self.index, "KVM_SET_TSC_KHZ"))
+    }
+
     /// Reads time-stamp counter and timer deadline, which stand still while the machine is paused.
     pub(super) fn timers(&self) -> Result<Vec<kvm_msr_entry>, VcpuError> {
         state::read_msrs(

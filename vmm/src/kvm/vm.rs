@@ -77,6 +77,12 @@ pub(super) fn io_failed(step: &'static str) -> impl Fn(io::Error) -> Error {
     }
 }
 
+impl SavedVm {
+    pub(super) fn into_parts(self) -> (Vec<kvm_irqchip>, kvm_pit_state2) {
+        (self.chips, self.pit)
+    }
+}
+
 impl KvmVm {
     /// Opens `/dev/kvm` and builds a VM over `memory`.
     ///
@@ -155,12 +161,24 @@ impl KvmVm {
     /// # Errors
     /// When KVM refuses.
     pub fn restore(&self, state: &SavedVm) -> Result<(), Error> {
-        for chip in &state.chips {
+        self.restore_parts(&state.chips, Some(&state.pit))
+    }
+
+    /// As [`KvmVm::restore`], for what another backend may have saved only in part.
+    pub(super) fn restore_parts(
+        &self,
+        chips: &[kvm_irqchip],
+        pit: Option<&kvm_pit_state2>,
+    ) -> Result<(), Error> {
+        for chip in chips {
             self.fd
                 .set_irqchip(chip)
                 .map_err(failed("KVM_SET_IRQCHIP"))?;
         }
-        self.fd.set_pit2(&state.pit).map_err(failed("KVM_SET_PIT2"))
+        match pit {
+            Some(pit) => self.fd.set_pit2(pit).map_err(failed("KVM_SET_PIT2")),
+            None => Ok(()),
+        }
     }
 
     /// Interrupt controllers and timer as at power-on.

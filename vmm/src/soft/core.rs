@@ -20,6 +20,7 @@ use crate::engine::Parts;
 use crate::error::Error;
 use crate::layout::{VIRTIO_MMIO_SIZE, VIRTIO_MMIO_START, VIRTIO_SLOTS};
 use crate::memory;
+use crate::snapshot::EngineState;
 use crate::vcpu::{Exit, Vcpu, VcpuError, VcpuState, settled_state};
 
 /// Longest span of a single vCPU's turn: short enough that its thread looks up every few
@@ -103,12 +104,14 @@ fn apply_msrs(state: &mut VcpuState, msrs: &[kvm_bindings::kvm_msr_entry]) {
 impl Core {
     pub(super) fn new(
         parts: Parts,
-        boot: &BootInfo,
+        boot: Option<&BootInfo>,
         ioapic: Arc<Mutex<IoApic>>,
         pins: Arc<Pins>,
     ) -> Result<Self, Error> {
         let mut cpus = new_cpus(&parts);
-        enter_kernel(&mut cpus, boot, parts.shared.clock.now_ns())?;
+        if let Some(boot) = boot {
+            enter_kernel(&mut cpus, boot, parts.shared.clock.now_ns())?;
+        }
         Ok(Self {
             parts,
             cpus,
@@ -129,6 +132,61 @@ impl Core {
         lock(&self.ioapic).reset();
         self.pins.take();
         enter_kernel(&mut self.cpus, boot, self.parts.shared.clock.now_ns())?;
+        Ok(())
+    }
+
+    /// Everything, as of one instant: the time that the vCPU furthest ahead has reached.
+    pub(super) fn save(&mut self) -> Result<EngineState, Error> {
+        // Finishes what is under way.
+        self.states()?;
+        let clock = &self.parts.shared.clock;
+        for index in 0..self.cpus.len() {
+            clock.advance_to(self.cpus.ticks(index));
+        }
+        let now = clock.now_ns();
+        let mut vcpus = Vec::with_capacity(self.cpus.len());
+        for index in 0..self.cpus.len() {
+            self.cpus.complex().set_ticks(index, now);
+            vcpus.push(self.cpus.vcpu(index, now).state()?);
+        }
+        Ok(EngineState {
+            vcpus,
+            chips: vec![lock(&self.ioapic).save_chip()],
+            pit: None,
+            kvmclock: None,
+            tsc_khz: cpuid::SOFT_TSC_KHZ,
+            instructions: Some(self.retired()),
+            last_turn: self.last,
+        })
+    }
+
+    /// Puts a saved state back, into fresh processors: memory is another, and with it all that
+    /// they had decoded.
+    pub(super) fn load(&mut self, state: &EngineState) -> Result<(), Error> {
+        let mut cpus = new_cpus(&self.parts);
+        let now = self.parts.shared.clock.now_ns();
+        for (index, vcpu) in state.vcpus.iter().enumerate() {
+            cpus.complex().set_ticks(index, now);
+            cpus.vcpu(index, now).set_state(vcpu)?;
+            if state.tsc_khz != cpuid::SOFT_TSC_KHZ {
+                cpus.complex().republish_clock(index);
+            }
+        }
+        self.cpus = cpus;
+        {
+            let mut ioapic = lock(&self.ioapic);
+            ioapic.reset();
+            state
+                .chips
+                .iter()
+                .for_each(|chip| ioapic.restore_chip(chip));
+        }
+        self.pins.take();
+        self.last = state.last_turn.min(state.vcpus.len().saturating_sub(1));
+        self.retired_before = state.instructions.unwrap_or(0);
+        self.unknown_before.clear();
+        // Marks of what was written before.
+        memory::drain_dirty(&self.parts.shared.memory, |_, _| {});
         Ok(())
     }
 

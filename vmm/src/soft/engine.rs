@@ -13,6 +13,7 @@ use crate::control::Go;
 use crate::engine::{Engine, Parts, restart};
 use crate::error::Error;
 use crate::lifecycle::StopCause;
+use crate::snapshot::EngineState;
 use crate::vcpu::{VcpuError, VcpuState};
 
 pub(super) struct SoftEngine {
@@ -29,7 +30,7 @@ impl SoftEngine {
     /// Builds the core and starts the machine's thread.
     pub(super) fn start(
         parts: Parts,
-        boot: &BootInfo,
+        boot: Option<&BootInfo>,
         ioapic: Arc<Mutex<IoApic>>,
         pins: Arc<Pins>,
     ) -> Result<Arc<Self>, Error> {
@@ -77,6 +78,14 @@ impl Engine for SoftEngine {
     fn paused(&self, _paused: bool) -> Result<(), Error> {
         // Virtual time stands still by itself.
         Ok(())
+    }
+
+    fn save(&self) -> Result<EngineState, Error> {
+        lock(&self.core).save()
+    }
+
+    fn load(&self, state: &EngineState) -> Result<(), Error> {
+        lock(&self.core).load(state)
     }
 
     fn instructions(&self) -> Option<u64> {

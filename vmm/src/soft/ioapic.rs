@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use kvm_bindings::{KVM_IOAPIC_NUM_PINS, kvm_ioapic_state};
+use kvm_bindings::{KVM_IOAPIC_NUM_PINS, KVM_IRQCHIP_IOAPIC, kvm_ioapic_state, kvm_irqchip};
 use provium_cpu::{DeliveryMode, InterruptMessage};
 use provium_devices::{BusDevice, Interrupt};
 
@@ -117,6 +117,25 @@ impl IoApic {
             if *entry & LEVEL != 0 && *entry as u8 == vector {
                 *entry &= !REMOTE_IRR;
             }
+        }
+    }
+
+    /// The state as KVM's interrupt controllers are saved.
+    pub(crate) fn save_chip(&self) -> kvm_irqchip {
+        let mut chip = kvm_irqchip {
+            chip_id: KVM_IRQCHIP_IOAPIC,
+            ..Default::default()
+        };
+        chip.chip.ioapic = self.save();
+        chip
+    }
+
+    /// Takes over an I/O APIC that was saved as KVM's are; other controllers this backend lacks.
+    pub(crate) fn restore_chip(&mut self, chip: &kvm_irqchip) {
+        if chip.chip_id == KVM_IRQCHIP_IOAPIC {
+            // SAFETY: the member of this chip id, and plain integers for which every bit pattern is
+            // a value.
+            self.restore(&unsafe { chip.chip.ioapic });
         }
     }
 

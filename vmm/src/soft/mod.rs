@@ -36,19 +36,23 @@ impl Lines for SoftLines {
     }
 }
 
-/// Builds the backend's part of a machine, loads the kernel and starts the machine's thread.
+/// Builds the backend's part of a machine, loads the kernel if there is one to be `booted`, and
+/// starts the machine's thread.
 pub(crate) fn start(
     shared: &Arc<Shared>,
-    loader: &Arc<Loader>,
+    loader: Arc<Loader>,
+    booted: Option<&Loader>,
 ) -> Result<(Arc<Board>, Arc<dyn Engine>), Error> {
     let pins = Arc::new(Pins::default());
     let ioapic = Arc::new(Mutex::new(IoApic::new()));
     let mut board = Board::build(shared, &SoftLines(pins.clone()))?;
     let window = IOAPIC_START..IOAPIC_START + ioapic::WINDOW;
     board.add_mmio(shared.name(), window, ioapic.clone())?;
-    let boot = loader.load(&shared.memory)?;
-    let parts = parts(shared, board, loader);
+    let boot = booted
+        .map(|loader| loader.load(&shared.memory))
+        .transpose()?;
+    let parts = parts(shared, board, &loader);
     let board = parts.board.clone();
-    let engine = engine::SoftEngine::start(parts, &boot, ioapic, pins)?;
+    let engine = engine::SoftEngine::start(parts, boot.as_ref(), ioapic, pins)?;
     Ok((board, engine))
 }
