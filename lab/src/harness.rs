@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::events::{EventSink, NoEvents};
 use crate::guest::{Guests, Progress, Silent};
 use crate::pool::Pool;
+use crate::images::Images;
 
 /// The run's common ground. One per process is enough; cheap to share.
 pub struct Harness {
@@ -17,6 +18,7 @@ pub struct Harness {
     events: Arc<dyn EventSink>,
     guests: Guests,
     pool: Pool,
+    images: Images,
     next_cid: AtomicU32,
     next_id: AtomicU64,
 }
@@ -34,6 +36,7 @@ impl Harness {
             events: Arc::new(NoEvents),
             guests,
             pool: Pool::unlimited(),
+            images: Images::default(),
             next_cid: AtomicU32::new(FIRST_CID),
             next_id: AtomicU64::new(1),
         }
@@ -95,6 +98,11 @@ impl Harness {
     #[must_use]
     pub fn guests(&self) -> &Guests {
         &self.guests
+    }
+
+    /// Snapshot files that are open.
+    pub(crate) fn images(&self) -> &Images {
+        &self.images
     }
 
     pub(crate) fn events(&self) -> &Arc<dyn EventSink> {

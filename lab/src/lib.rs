@@ -40,6 +40,7 @@ mod error;
 mod events;
 pub mod guest;
 mod harness;
+mod images;
 mod lab;
 mod ops;
 mod overlay;
@@ -64,7 +65,9 @@ pub use overlay::AGENT;
 pub use pool::{Pool, Share};
 pub use session::{Session, Site};
 pub use state::VmState;
-pub use vm::{BootOptions, Console, ConsoleStream, FileContent, InjectedFile, Vm};
+pub use vm::{
+    BootOptions, Console, ConsoleStream, FileContent, InjectedFile, RestoreFrom, Snapshot, Vm,
+};
 pub use wait::{Interrupted, Pending, Stopwatch, World};
 
 pub use provium_protocol::{Amount, EventKind};

@@ -2,14 +2,17 @@
 //! end of each (lua-api sections 3 and 18).
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, Weak};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
+
+use tempfile::TempDir;
 
 use crate::error::{Error, Reason, Result};
 use crate::harness::Harness;
 use crate::lab::Lab;
 use crate::pool::Share;
-use crate::vm::VmCore;
+use crate::vm::{Offender, Snapshot, VmCore};
 use crate::wait::{Either, Limit, Pending, World, both, lock};
 
 /// Where in a test file something was made (L-199).
@@ -43,6 +46,11 @@ pub(crate) trait Closable: Send + Sync {
 
     /// Takes note that it went with its VM, without asking the guest.
     fn abandon(&self);
+
+    /// What it is, if a snapshot cannot be taken while it is open (L-206).
+    fn offence(&self) -> Option<Offender> {
+        None
+    }
 }
 
 /// How long closing one resource may take before its VM counts as silent (L-221).
@@ -58,6 +66,10 @@ pub(crate) struct SessionCore {
     own_share: bool,
     state: Mutex<State>,
     site: Mutex<Option<SiteFinder>>,
+    /// Where snapshots without a path of their own lie; gone with the session (L-204).
+    temp: OnceLock<TempDir>,
+    /// Snapshots taken of VMs of this session.
+    snapshots: Mutex<Vec<Snapshot>>,
 }
 
 /// Tells where the running Lua code stands.
@@ -157,6 +169,63 @@ impl SessionCore {
         !std::mem::replace(&mut lock(&self.state).claimed, true)
     }
 
+    /// What is open on `vms` that a snapshot could not hold.
+    pub(crate) fn offenders(&self, vms: &[&Arc<VmCore>]) -> Vec<Offender> {
+        self.open_at(0)
+            .iter()
+            .filter(|resource| vms.iter().any(|vm| Arc::ptr_eq(vm, resource.vm())))
+            .filter_map(|resource| resource.offence())
+            .collect()
+    }
+
+    /// The directory for snapshots that end with the file.
+    pub(crate) fn temp_dir(&self) -> Result<PathBuf, Reason> {
+        if let Some(dir) = self.temp.get() {
+            return Ok(dir.path().to_owned());
+        }
+        let made = tempfile::Builder::new().prefix("provium-").tempdir();
+        let made = made.map_err(|source| Reason::Host {
+            action: "make a directory in",
+            path: std::env::temp_dir(),
+            source,
+        })?;
+        Ok(self.temp.get_or_init(|| made).path().to_owned())
+    }
+
+    /// A name in it that nobody uses.
+    pub(crate) fn temp_path(&self, stem: &str, extension: &str) -> Result<PathBuf, Reason> {
+        let dir = self.temp_dir()?;
+        let number = {
+            let mut state = lock(&self.state);
+            state.next_id += 1;
+            state.next_id
+        };
+        Ok(dir.join(format!("{stem}-{number}.{extension}")))
+    }
+
+    pub(crate) fn note_snapshot(&self, snapshot: &Snapshot) {
+        let mut known = lock(&self.snapshots);
+        known.retain(|other| other.path().exists());
+        known.push(snapshot.clone());
+    }
+
+    /// The snapshot that this session has put at `path`, if it is still that.
+    pub(crate) fn known_snapshot(&self, path: &Path) -> Option<Snapshot> {
+        let known = lock(&self.snapshots);
+        let found = known.iter().rev().find(|s| s.path() == path)?.clone();
+        drop(known);
+        if self
+            .temp
+            .get()
+            .is_some_and(|dir| path.starts_with(dir.path()))
+        {
+            return Some(found);
+        }
+        // A file of a lasting name may have been replaced by another process.
+        let now = self.harness().images().open(path).ok()?;
+        Arc::ptr_eq(&now, found.image()).then_some(found)
+    }
+
     /// Resources of scopes at `depth` and deeper, in closing order.
     fn open_at(&self, depth: u32) -> Vec<Arc<dyn Closable>> {
         let state = lock(&self.state);
@@ -198,6 +267,8 @@ impl Session {
             own_share,
             state: Mutex::default(),
             site: Mutex::default(),
+            temp: OnceLock::new(),
+            snapshots: Mutex::default(),
         });
         let root = Lab::root(&core);
         Self {
@@ -262,6 +333,17 @@ impl Session {
     pub fn finish(&self) -> Vec<String> {
         let mut problems = self.leave_scope();
         problems.extend(self.close_from(0, &self.root));
+        lock(&self.core.snapshots).clear();
+        if let Some(dir) = self.core.temp.get() {
+            for entry in std::fs::read_dir(dir.path())
+                .into_iter()
+                .flatten()
+                .flatten()
+            {
+                // The directory itself goes with the session; what cannot be removed is told then.
+                let _gone = std::fs::remove_file(entry.path());
+            }
+        }
         problems
     }
 

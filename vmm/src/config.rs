@@ -34,6 +34,19 @@ pub enum InitrdPart {
     Bytes(Arc<[u8]>),
 }
 
+/// What a guest is booted from.
+pub struct BootFiles {
+    /// bzImage or ELF kernel.
+    pub kernel: PathBuf,
+    /// The initial RAM file system, in order.
+    pub initrd: Vec<InitrdPart>,
+    /// The kernel's command line.
+    pub cmdline: String,
+}
+
+/// Finds out what to boot when that is needed, or why it cannot be known.
+pub type BootLater = Arc<dyn Fn() -> Result<BootFiles, String> + Send + Sync>;
+
 /// Everything that defines a machine. With equal values, two machines on `soft` behave the same to
 /// the last instruction.
 #[derive(Clone)]
@@ -58,6 +71,9 @@ pub struct MachineConfig {
     pub wall_clock_ns: u64,
     /// The guest's vsock context id, 3 or more.
     pub cid: u64,
+    /// For a machine that goes on from a snapshot: asked instead of `kernel`, `initrd` and
+    /// `cmdline` when it is reset.
+    pub boot_later: Option<BootLater>,
     /// The bell to share with other machines; a new one if absent.
     pub bell: Option<Arc<Bell>>,
 }
@@ -77,6 +93,7 @@ impl MachineConfig {
             rng_seed: 0,
             wall_clock_ns: 0,
             cid: 3,
+            boot_later: None,
             bell: None,
         }
     }

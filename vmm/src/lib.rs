@@ -41,7 +41,7 @@ mod wait;
 
 pub use bell::Bell;
 pub use clock::{AlarmAction, MachineClock};
-pub use config::{Backend, InitrdPart, MachineConfig};
+pub use config::{Backend, BootFiles, BootLater, InitrdPart, MachineConfig};
 pub use console::{Console, ConsoleWatch};
 pub use error::Error;
 pub use lifecycle::{EventHook, MachineEvent, MachineState, StopCause};

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use provium_devices::GuestMemory;
 
 use crate::boot::{self, BootConfig, BootInfo, KernelImage};
-use crate::config::{InitrdPart, MachineConfig};
+use crate::config::{BootFiles, InitrdPart, MachineConfig};
 use crate::error::Error;
 use crate::layout::{self, Slot};
 use crate::memory;
@@ -20,6 +20,7 @@ pub(crate) struct Loader {
 struct Files {
     kernel: Arc<KernelImage>,
     initrd: Vec<Arc<[u8]>>,
+    cmdline: String,
 }
 
 impl Loader {
@@ -43,11 +44,25 @@ impl Loader {
         if let Some(files) = self.files.get() {
             return Ok(files);
         }
-        let config = &self.config;
-        let kernel = KernelImage::open(&config.kernel).map_err(boot::BootError::from)?;
-        let parts = config.initrd.iter().map(read_part);
-        let initrd = parts.collect::<Result<_, _>>()?;
-        Ok(self.files.get_or_init(|| Files { kernel, initrd }))
+        let found = match &self.config.boot_later {
+            Some(later) => later().map_err(|reason| Error::Config {
+                name: self.config.name.clone(),
+                reason,
+            })?,
+            None => BootFiles {
+                kernel: self.config.kernel.clone(),
+                initrd: self.config.initrd.clone(),
+                cmdline: self.config.cmdline.clone(),
+            },
+        };
+        let kernel = KernelImage::open(&found.kernel).map_err(boot::BootError::from)?;
+        let parts = found.initrd.iter().map(read_part);
+        let files = Files {
+            kernel,
+            initrd: parts.collect::<Result<_, _>>()?,
+            cmdline: found.cmdline,
+        };
+        Ok(self.files.get_or_init(|| files))
     }
 
     /// Loads into fresh memory.
@@ -60,7 +75,7 @@ impl Loader {
         let config = BootConfig {
             kernel: &files.kernel,
             initrd: &initrd,
-            cmdline: &self.config.cmdline,
+            cmdline: &files.cmdline,
             cpus: self.config.cpus,
             virtio_slots: &slots,
             rng_seed: &expand_seed(self.config.rng_seed),

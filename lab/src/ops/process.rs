@@ -402,7 +402,7 @@ impl Process {
                 kill: true,
             };
             let ended = core.connection.request("proc:close", &resource, &op);
-            let limit = Limit::new(core.guest.world(), core.connection.machine(), GRACE * 2);
+            let limit = Limit::new(core.guest.world(), &core.connection.machine(), GRACE * 2);
             match both(ended, limit).await {
                 Either::First(result) => drop(result?),
                 Either::Second(_) => self.signal_op(9).await?,

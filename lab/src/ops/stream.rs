@@ -14,7 +14,7 @@ use super::Guest;
 use crate::agent::ChannelEnd;
 use crate::error::{Error, Reason, Result};
 use crate::session::{Class, Closable, Registration, Site};
-use crate::vm::{Connection, VmCore};
+use crate::vm::{Connection, Offender, VmCore};
 use crate::wait::{Either, Limit, Pending, World, both, lock};
 
 /// What a stream is, for diagnostics (L-200).
@@ -264,7 +264,7 @@ impl Source for AgentSource {
     }
 
     fn machine(&self) -> Option<Arc<Machine>> {
-        Some(self.connection.machine().clone())
+        Some(self.connection.machine())
     }
 
     fn resource(&self) -> String {
@@ -443,6 +443,14 @@ impl Closable for Tail {
         if self.0.reader.close() {
             self.0.reader.source.connection.stream_closed();
         }
+    }
+
+    fn offence(&self) -> Option<Offender> {
+        Some(Offender {
+            kind: self.kind().name(),
+            detail: self.detail().to_owned(),
+            site: self.creation_site(),
+        })
     }
 }
 

@@ -413,7 +413,7 @@ impl SyscallHandle {
                     false => std::task::Poll::Pending,
                 });
                 if let Some(limit) = timeout {
-                    let timer = Limit::new(core.guest.world(), core.connection.machine(), limit);
+                    let timer = Limit::new(core.guest.world(), &core.connection.machine(), limit);
                     if let Either::Second(_) = both(ended, timer).await {
                         let what = format!("the system call ({} given)", show_duration(limit));
                         let reason = Reason::Timeout { what, after: limit };

@@ -194,7 +194,7 @@ impl Worker {
                 .is_ok_and(|count| count > 0)
             {
                 let joined = connection.request(call, &resource, &ops::WorkerJoin {});
-                let limit = Limit::new(worker.guest.world(), connection.machine(), GRACE);
+                let limit = Limit::new(worker.guest.world(), &connection.machine(), GRACE);
                 if let Either::Second(_) = both(joined, limit).await {
                     let _gone_is_fine = connection.request(call, &resource, &signal(9)).await;
                 }
@@ -214,7 +214,7 @@ impl Worker {
     async fn exit(&self, connection: &Connection) {
         let limit = Limit::new(
             self.guest.world(),
-            connection.machine(),
+            &connection.machine(),
             Duration::from_secs(2),
         );
         let exit = connection.link().request(&ops::WorkerExit {});

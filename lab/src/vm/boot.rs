@@ -63,10 +63,10 @@ async fn boot(core: &Arc<VmCore>, call: &'static str, options: BootOptions) -> R
     let charge = charge.await.map_err(fail_pool)?;
     let machine =
         Machine::start(plan.config).map_err(|error| core.error(call, Reason::Machine(error)))?;
-    let instance = Instance::new(&core.session, core.name(), cid, machine, timeout);
+    let instance = Instance::new(&core.session, core.name(), cid, machine, options, timeout);
     instance.hold(charge);
     core.set_instance(&instance);
-    match handshake(core, &instance, plan.clock_ns, timeout).await {
+    match handshake(core, &instance, plan.clock_ns, timeout, false).await {
         Ok(()) => {
             instance.spawned(core.profile_name(), memory);
             Ok(())
@@ -79,17 +79,19 @@ async fn boot(core: &Arc<VmCore>, call: &'static str, options: BootOptions) -> R
     }
 }
 
-/// Waits for the agent, within `timeout` of host time (L-248); the error says what happened instead.
-async fn handshake(
+/// Waits for the agent, within `timeout` of host time (L-248); the error says what happened instead. With `resume`
+/// the agent keeps the handles of before (E-047).
+pub(super) async fn handshake(
     core: &Arc<VmCore>,
     instance: &Arc<Instance>,
     clock_ns: Option<i64>,
     timeout: Duration,
+    resume: bool,
 ) -> Result<(), String> {
     let world = core.session.world();
     let machine = instance.machine().ok_or("the machine stopped")?;
     let attempt = async {
-        let (link, hello) = open(world, &machine, false)
+        let (link, hello) = open(world, &machine, resume)
             .await
             .map_err(|error| match error {
                 OpenError::MachineGone => None,
@@ -132,7 +134,7 @@ async fn handshake(
 }
 
 /// Marks a VM as booting for as long as it lives.
-struct Booting<'a>(&'a Arc<VmCore>);
+pub(super) struct Booting<'a>(pub(super) &'a Arc<VmCore>);
 
 impl Drop for Booting<'_> {
     fn drop(&mut self) {
@@ -155,11 +157,11 @@ impl VmCore {
         &self.name
     }
 
-    fn profile_name(&self) -> &str {
+    pub(super) fn profile_name(&self) -> &str {
         &self.profile.name
     }
 
-    fn begin_boot(&self, call: &'static str) -> Result<BootOptions> {
+    pub(super) fn begin_boot(&self, call: &'static str) -> Result<BootOptions> {
         self.check(call, Need::Bootable)?;
         let mut slot = lock(&self.slot);
         if std::mem::replace(&mut slot.booting, true) {
@@ -169,14 +171,14 @@ impl VmCore {
         Ok(slot.staged.clone())
     }
 
-    fn set_instance(&self, instance: &Arc<Instance>) {
+    pub(super) fn set_instance(&self, instance: &Arc<Instance>) {
         *lock(&self.console_cursor) = 0;
         let mut slot = lock(&self.slot);
         slot.closed = false;
         slot.instance = Some(instance.clone());
     }
 
-    fn boot_timeout(&self, options: &BootOptions) -> Duration {
+    pub(super) fn boot_timeout(&self, options: &BootOptions) -> Duration {
         let default = match self.session.harness().backend() {
             Backend::Kvm => KVM_TIMEOUT,
             Backend::Soft => SOFT_TIMEOUT,
@@ -189,15 +191,15 @@ impl VmCore {
 }
 
 /// A machine about to be started.
-struct Plan {
-    config: MachineConfig,
+pub(super) struct Plan {
+    pub(super) config: MachineConfig,
     cid: u32,
     /// What the guest's clock is set to at the handshake.
     clock_ns: Option<i64>,
 }
 
 impl Plan {
-    fn make(core: &VmCore, options: &BootOptions) -> Result<Self, Reason> {
+    pub(super) fn make(core: &VmCore, options: &BootOptions) -> Result<Self, Reason> {
         let (profile, harness) = (&core.profile, core.session.harness());
         let guests = harness.guests();
         let kernel = guests.kernel(&profile.kernel)?;
@@ -252,7 +254,7 @@ fn clocks(options: &BootOptions) -> (u64, Option<i64>) {
 }
 
 /// A seed for VMs without one: the same for the same VM of the same file, different between VMs.
-fn default_seed(core: &VmCore) -> u64 {
+pub(super) fn default_seed(core: &VmCore) -> u64 {
     let mut hash = Sha256::new();
     hash.update(core.session.file());
     hash.update([0]);

@@ -79,7 +79,7 @@ impl Connection {
         port: u32,
     ) -> Result<Self> {
         let world = self.instance.session.world();
-        let opened = open_worker(world, &self.machine, port).await;
+        let opened = open_worker(world, &self.machine(), port).await;
         let (link, _) =
             opened.map_err(|error| self.instance.dead(call, resource, &error.to_string()))?;
         Ok(Self {
@@ -94,13 +94,16 @@ impl Connection {
         &self.link
     }
 
-    pub(crate) fn machine(&self) -> &Arc<Machine> {
-        &self.machine
+    /// The machine it leads to: that of the VM now, where a restore has given it another.
+    pub(crate) fn machine(&self) -> Arc<Machine> {
+        self.instance
+            .machine()
+            .unwrap_or_else(|| self.machine.clone())
     }
 
     /// Whether what was opened over it is gone (L-063).
     pub(crate) fn is_stale(&self) -> bool {
-        self.instance.epoch() != self.epoch || (self.worker && self.link.down().is_some())
+        !self.instance.is_good(self.epoch) || (self.worker && self.link.down().is_some())
     }
 
     pub(crate) fn file_opened(&self) {
@@ -121,7 +124,7 @@ impl Connection {
 
     /// The link to use now: its own, or the one that took over its handles (E-047).
     async fn usable(&self, call: &'static str, resource: &str) -> Result<Arc<Link>> {
-        if self.instance.epoch() != self.epoch {
+        if !self.instance.is_good(self.epoch) {
             let reason = self.instance.stale_reason();
             return Err(Error::new(call, resource, Reason::Stale(reason)));
         }
@@ -133,7 +136,7 @@ impl Connection {
                 Reason::Stale(format!("the worker has ended: {cause}")),
             )),
             Some(_) => {
-                let link = self.instance.live_link(&self.machine).await;
+                let link = self.instance.live_link(&self.machine()).await;
                 link.map_err(|cause| self.instance.dead(call, resource, &cause))
             }
         }
@@ -148,7 +151,7 @@ impl Connection {
     ) -> Result<O::Reply> {
         let link = self.usable(call, resource).await?;
         let request = link.request(op);
-        match both(request, watch(&self.instance, &self.machine, &link)).await {
+        match both(request, watch(&self.instance, &self.machine(), &link)).await {
             Either::First(Ok(reply)) => Ok(reply),
             Either::First(Err(LinkError::Down(cause))) => {
                 Err(self.lost(call, resource, &link, &cause).await)
@@ -182,7 +185,7 @@ impl Connection {
     /// The error for an operation that was pending when the link went down; by then it is known whether the guest
     /// lives on (E-048).
     async fn lost(&self, call: &'static str, resource: &str, link: &Link, cause: &str) -> Error {
-        if self.instance.epoch() != self.epoch && self.instance.end().is_none() {
+        if !self.instance.is_good(self.epoch) && self.instance.end().is_none() {
             let text = "the guest rebooted during the call".to_owned();
             let console = self.instance.console_tail();
             return Error::new(
@@ -199,7 +202,7 @@ impl Connection {
             return Error::new(call, resource, Reason::Stale(text));
         }
         debug_assert!(link.down().is_some());
-        match self.instance.live_link(&self.machine).await {
+        match self.instance.live_link(&self.machine()).await {
             Ok(_) => {
                 let note = match self.instance.previous_exit() {
                     Some(exit) => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use provium_vmm::{ConsoleWatch, Machine};
 
-use super::{Instance, Vm, VmCore};
+use super::{Instance, Offender, Vm, VmCore};
 use crate::error::{Error, Reason, Result};
 use crate::ops::StreamKind;
 use crate::ops::{Reader, Source, find};
@@ -141,7 +141,7 @@ struct Log {
 impl Log {
     /// Bytes from the position on, up to `end`; none when nothing more will come.
     fn poll(&mut self, end: Option<u64>) -> Poll<Option<Vec<u8>>> {
-        let console = self.instance.console().clone();
+        let console = self.instance.console();
         let stop = end.unwrap_or(u64::MAX).min(console.len());
         let ended = end.is_some_and(|end| self.at >= end) || self.instance.end().is_some();
         if self.at >= stop {
@@ -394,6 +394,14 @@ impl Closable for ConsoleStream {
 
     fn abandon(&self) {
         self.close();
+    }
+
+    fn offence(&self) -> Option<Offender> {
+        Some(Offender {
+            kind: StreamKind::Console.name(),
+            detail: self.vm().resource(),
+            site: self.creation_site(),
+        })
     }
 }
 

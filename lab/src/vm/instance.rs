@@ -1,6 +1,6 @@
 //! One boot of a VM: its machine, the link to its agent, and what has become of both.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -8,6 +8,7 @@ use provium_protocol::event::{VmShutdown, VmSpawned};
 use provium_vmm::{Console, Machine, MachineEvent, MachineState, StopCause, Subscription};
 
 use super::connection::Reconnect;
+use super::options::BootOptions;
 use crate::agent::Link;
 use crate::pool::Charge;
 use crate::session::SessionCore;
@@ -17,13 +18,14 @@ use crate::wait::lock;
 /// Bytes of console that a death or failed boot keeps (L-242).
 const KEPT_CONSOLE: usize = 16 * 1024;
 
-/// One boot; see the module documentation. Outlives its machine: the console stays readable.
+/// One boot; see the module documentation. Outlives its machine: the console stays readable. A restore of a snapshot
+/// of it gives it another machine: it is the same boot that goes on, and handles of then are good again (L-250).
 pub(crate) struct Instance {
     pub(super) session: Arc<SessionCore>,
     pub(super) vm_name: String,
-    cid: u32,
+    cid: AtomicU32,
     machine: Mutex<Option<Arc<Machine>>>,
-    console: Arc<Console>,
+    console: Mutex<Arc<Console>>,
     facts: Arc<Facts>,
     pub(super) link: Mutex<Option<Arc<Link>>>,
     pub(super) reconnect: Mutex<Option<Reconnect>>,
@@ -36,6 +38,8 @@ pub(crate) struct Instance {
     pub(super) boot_timeout: std::time::Duration,
     open_files: AtomicUsize,
     open_streams: AtomicUsize,
+    /// What it was booted with.
+    pub(super) options: BootOptions,
     subscription: Mutex<Option<Subscription>>,
     /// Its memory's part of the pool, held for as long as there is the machine.
     charge: Mutex<Option<Charge>>,
@@ -45,7 +49,7 @@ pub(crate) struct Instance {
 pub(super) struct Facts {
     session: Arc<SessionCore>,
     vm_name: String,
-    /// Raised when handles of the guest become stale (L-063).
+    /// Raised when handles of the guest become stale (L-063), and with every snapshot.
     epoch: AtomicU64,
     state: Mutex<FactState>,
 }
@@ -63,6 +67,16 @@ struct FactState {
     stale: String,
     /// Length of the console at each restart: streams opened before end there (L-198).
     restarts: Vec<u64>,
+    /// Epochs of which handles are good: the present one, and those before it up to the snapshots in between.
+    good: Vec<u64>,
+}
+
+/// What must be known of an instance to go back to the moment of a snapshot of it.
+#[derive(Debug, Clone)]
+pub(super) struct Moment {
+    good: Vec<u64>,
+    agent: Option<(String, i32)>,
+    restarts: Vec<u64>,
 }
 
 impl Instance {
@@ -71,6 +85,7 @@ impl Instance {
         vm_name: &str,
         cid: u32,
         machine: Machine,
+        options: BootOptions,
         boot_timeout: std::time::Duration,
     ) -> Arc<Self> {
         let machine = Arc::new(machine);
@@ -79,18 +94,19 @@ impl Instance {
             session: session.clone(),
             vm_name: vm_name.to_owned(),
             epoch: AtomicU64::new(0),
-            state: Mutex::default(),
+            state: Mutex::new(FactState {
+                good: vec![0],
+                ..FactState::default()
+            }),
         });
-        let (told, log) = (facts.clone(), console.clone());
-        let hook = move |event: &MachineEvent| told.note(event, log.len());
-        let subscription = machine.subscribe(Box::new(hook));
+        let subscription = subscribe(&facts, &machine);
         session.world().add_machine(&machine);
         Arc::new(Self {
             session: session.clone(),
             vm_name: vm_name.to_owned(),
-            cid,
+            cid: AtomicU32::new(cid),
             machine: Mutex::new(Some(machine)),
-            console,
+            console: Mutex::new(console),
             facts,
             link: Mutex::default(),
             reconnect: Mutex::default(),
@@ -100,6 +116,7 @@ impl Instance {
             boot_timeout,
             open_files: AtomicUsize::new(0),
             open_streams: AtomicUsize::new(0),
+            options,
             subscription: Mutex::new(Some(subscription)),
             charge: Mutex::default(),
         })
@@ -110,16 +127,70 @@ impl Instance {
         *lock(&self.charge) = Some(charge);
     }
 
+    /// The moment that is now, to come back to; handles opened later will not be good there.
+    pub(super) fn moment(&self) -> Moment {
+        let mut facts = lock(&self.facts.state);
+        let moment = Moment {
+            good: facts.good.clone(),
+            agent: lock(&self.agent).clone(),
+            restarts: facts.restarts.clone(),
+        };
+        let next = self.facts.epoch.fetch_add(1, Ordering::AcqRel) + 1;
+        facts.good.push(next);
+        moment
+    }
+
+    /// Goes on from `moment` on a machine that was put back to it.
+    pub(super) fn revive(&self, machine: Machine, cid: u32, moment: &Moment) {
+        self.stop_machine(StopCause::Killed);
+        let machine = Arc::new(machine);
+        *lock(&self.console) = machine.console().clone();
+        self.cid.store(cid, Ordering::Release);
+        self.back_to(moment);
+        *lock(&self.subscription) = Some(subscribe(&self.facts, &machine));
+        *lock(&self.machine) = Some(machine.clone());
+        self.session.world().add_machine(&machine);
+    }
+
+    /// Takes over what was known at `moment`; links of later are over.
+    pub(super) fn back_to(&self, moment: &Moment) {
+        if let Some(link) = lock(&self.link).take() {
+            link.fail("the VM was restored");
+        }
+        drop(lock(&self.reconnect).take());
+        (*lock(&self.agent)).clone_from(&moment.agent);
+        *lock(&self.agent_exit) = None;
+        self.restarts_served
+            .store(moment.restarts.len(), Ordering::Release);
+        let epoch = self.facts.epoch.fetch_add(1, Ordering::AcqRel) + 1;
+        let mut facts = lock(&self.facts.state);
+        let was_spawned = facts.was_spawned && facts.spawned.is_some();
+        let spawned = facts.spawned.take();
+        *facts = FactState {
+            spawned,
+            was_spawned,
+            stale: "the VM was restored to before it was opened".to_owned(),
+            restarts: moment.restarts.clone(),
+            good: moment.good.iter().copied().chain([epoch]).collect(),
+            ..FactState::default()
+        };
+    }
+
+    /// Whether what was opened in `epoch` exists in the guest as it is now (L-063, L-250).
+    pub(super) fn is_good(&self, epoch: u64) -> bool {
+        lock(&self.facts.state).good.contains(&epoch)
+    }
+
     pub(super) fn cid(&self) -> u32 {
-        self.cid
+        self.cid.load(Ordering::Acquire)
     }
 
     pub(crate) fn machine(&self) -> Option<Arc<Machine>> {
         lock(&self.machine).clone()
     }
 
-    pub(crate) fn console(&self) -> &Arc<Console> {
-        &self.console
+    pub(crate) fn console(&self) -> Arc<Console> {
+        lock(&self.console).clone()
     }
 
     pub(super) fn state(&self) -> VmState {
@@ -170,7 +241,7 @@ impl Instance {
 
     /// The end of the console, for errors (L-061, L-242).
     pub(crate) fn console_tail(&self) -> Vec<u8> {
-        self.console.tail(KEPT_CONSOLE)
+        self.console().tail(KEPT_CONSOLE)
     }
 
     /// Console length at which a stream opened in `epoch` ends, if its boot is over (L-198).
@@ -202,7 +273,7 @@ impl Instance {
             vm_name: self.vm_name.clone(),
             profile: profile.to_owned(),
             memory_bytes,
-            cid: self.cid,
+            cid: self.cid(),
         };
         self.session.harness().events().emit(event.into());
     }
@@ -261,10 +332,22 @@ impl Instance {
         self.open_streams.load(Ordering::Relaxed)
     }
 
-    pub(super) fn is_quiescent(&self) -> bool {
-        let in_flight = lock(&self.link).as_ref().map_or(0, |link| link.in_flight());
-        in_flight == 0 && self.open_files() == 0 && self.open_streams() == 0
+    /// Requests that the agent has not answered yet.
+    pub(super) fn in_flight(&self) -> usize {
+        lock(&self.link).as_ref().map_or(0, |link| link.in_flight())
     }
+
+    pub(super) fn is_quiescent(&self) -> bool {
+        self.in_flight() == 0 && self.open_files() == 0 && self.open_streams() == 0
+    }
+}
+
+/// Notes what happens to `machine`.
+fn subscribe(facts: &Arc<Facts>, machine: &Arc<Machine>) -> Subscription {
+    let (told, log) = (facts.clone(), machine.console().clone());
+    machine.subscribe(Box::new(move |event: &MachineEvent| {
+        told.note(event, log.len());
+    }))
 }
 
 fn count(counter: &AtomicUsize, up: bool) {
@@ -294,8 +377,10 @@ impl Facts {
     }
 
     fn new_epoch(&self, why: &str) {
-        lock(&self.state).stale = why.to_owned();
-        self.epoch.fetch_add(1, Ordering::AcqRel);
+        let mut state = lock(&self.state);
+        state.stale = why.to_owned();
+        let epoch = self.epoch.fetch_add(1, Ordering::AcqRel) + 1;
+        state.good = vec![epoch];
     }
 
     fn stopped(&self, cause: &StopCause) {
@@ -303,9 +388,10 @@ impl Facts {
             let mut state = lock(&self.state);
             state.stopped.get_or_insert_with(|| cause.clone());
             state.stale = "the VM was stopped since it was opened".to_owned();
+            let epoch = self.epoch.fetch_add(1, Ordering::AcqRel) + 1;
+            state.good = vec![epoch];
             state.spawned.take()
         };
-        self.epoch.fetch_add(1, Ordering::AcqRel);
         // Exactly one for each vm_spawned, also when the VM died (E-021).
         if let Some(since) = spawned {
             let duration_ns = u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX);

@@ -8,6 +8,8 @@ mod initrd;
 mod instance;
 mod options;
 mod power;
+mod record;
+mod snapshot;
 mod watch;
 
 use std::ops::Deref;
@@ -20,6 +22,8 @@ pub(crate) use connection::{Connection, guest_failure};
 pub use console::{Console, ConsoleStream};
 pub(crate) use instance::Instance;
 pub use options::{BootOptions, FileContent, InjectedFile};
+pub(crate) use snapshot::{Offender, refuse_offenders, rewind};
+pub use snapshot::{RestoreFrom, Snapshot};
 
 use crate::config::Profile;
 use crate::error::{Error, Reason, Result};
@@ -206,7 +210,7 @@ impl VmCore {
         }
     }
 
-    fn check(&self, call: &'static str, need: Need) -> Result<()> {
+    pub(crate) fn check(&self, call: &'static str, need: Need) -> Result<()> {
         self.state()
             .check(need)
             .map_err(|reason| self.error(call, reason))
@@ -233,6 +237,20 @@ impl VmCore {
         self.check(call, Need::Up)?;
         let machine = self.live(call)?.machine();
         machine.ok_or_else(|| self.error(call, Reason::Refused("the machine is gone".into())))
+    }
+
+    fn up_machine_of(&self, call: &'static str, instance: &Instance) -> Result<Arc<Machine>> {
+        let machine = instance.machine();
+        machine.ok_or_else(|| self.error(call, Reason::Refused("the machine is gone".into())))
+    }
+
+    /// Lets a VM that was put down in whatever state be brought up again, by a restore of its lab (L-042).
+    pub(crate) fn make_bootable(&self) {
+        if self.state() == VmState::Dead {
+            let mut slot = lock(&self.slot);
+            slot.instance = None;
+            slot.closed = true;
+        }
     }
 
     /// Its machine, if the guest can run.

@@ -1,0 +1,438 @@
+//! Snapshots of one VM: taking them, going back, and forking (lua-api L-054, L-055, L-079..L-083, L-203..L-206,
+//! L-250).
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+
+use provium_protocol::ops;
+use provium_vmm::snapshot::{Fresh, Image, SaveTo};
+use provium_vmm::{BootFiles, Machine, MachineConfig};
+
+use super::boot::{Booting, Plan, handshake};
+use super::instance::{Instance, Moment};
+use super::record::Record;
+use super::{Vm, VmCore};
+use crate::error::{Error, Reason, Result};
+use crate::lab::Lab;
+use crate::session::Site;
+use crate::state::{Need, VmState};
+use crate::wait::{Pending, lock};
+
+/// A VM at one instant (L-203). Clones are the same snapshot.
+#[derive(Clone)]
+pub struct Snapshot {
+    image: Arc<Image>,
+    path: PathBuf,
+    /// Of what it was taken, where that is known in this process.
+    origin: Option<Arc<Origin>>,
+}
+
+/// Ties a snapshot to the VM that it was taken of.
+pub(crate) struct Origin {
+    vm: u64,
+    instance: Weak<Instance>,
+    moment: Moment,
+    console_cursor: u64,
+}
+
+impl Snapshot {
+    /// Where it lies.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Bytes that it takes on disk; 0 if it is gone.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        use std::os::unix::fs::MetadataExt;
+        self.path.metadata().map_or(0, |meta| meta.blocks() * 512)
+    }
+
+    /// Removes the file; again is nothing. VMs that go on from it are not concerned.
+    pub fn delete(&self) {
+        // It may be gone already.
+        let _gone = fs::remove_file(&self.path);
+    }
+
+    /// The VM's memory in bytes.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        self.image.memory()
+    }
+
+    pub(crate) fn image(&self) -> &Arc<Image> {
+        &self.image
+    }
+}
+
+/// What a VM goes back to.
+#[derive(Clone)]
+pub enum RestoreFrom {
+    /// A snapshot taken by this process.
+    Snapshot(Snapshot),
+    /// A snapshot file.
+    Path(PathBuf),
+}
+
+/// Something open that a snapshot could not hold (L-206).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Offender {
+    pub(crate) kind: &'static str,
+    pub(crate) detail: String,
+    pub(crate) site: Option<Site>,
+}
+
+impl std::fmt::Display for Offender {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}({})", self.kind, self.detail)?;
+        match &self.site {
+            Some(site) => write!(f, " at {}:{}", site.file, site.line),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Vm {
+    /// Saves it: memory, vCPUs, devices, clock, console log. Without `path` into a file that vanishes with the test
+    /// file. Refused while streams of it are live or operations under way (L-079, L-206).
+    pub fn snapshot(&self, path: Option<&Path>) -> Result<Snapshot> {
+        self.start_snapshot(path).wait()
+    }
+
+    /// Starts [`Vm::snapshot`].
+    pub fn start_snapshot(&self, path: Option<&Path>) -> Pending<Snapshot> {
+        let call = "vm:snapshot";
+        let (core, path) = (self.core().clone(), path.map(Path::to_owned));
+        let world = core.session.world().clone();
+        Pending::new(&world, call, core.resource(), async move {
+            core.check(call, Need::Up)?;
+            refuse_offenders(call, &core.session, &[&core])?;
+            core.quiesce(call).await?;
+            let saved = match &path {
+                Some(path) => core.save(call, SaveTo::Durable(path)),
+                None => core
+                    .session
+                    .temp_path(&core.name, "snap")
+                    .map_err(|reason| core.error(call, reason))
+                    .and_then(|path| core.save(call, SaveTo::Scratch(&path))),
+            };
+            core.unquiesce(call).await?;
+            saved
+        })
+    }
+
+    /// Goes on from a snapshot, its own or that of another VM (L-080).
+    pub fn restore(&self, from: RestoreFrom) -> Result<()> {
+        self.start_restore(from).wait()
+    }
+
+    /// Starts [`Vm::restore`].
+    pub fn start_restore(&self, from: RestoreFrom) -> Pending<()> {
+        let call = "vm:restore";
+        let core = self.core().clone();
+        let world = core.session.world().clone();
+        Pending::new(&world, call, core.resource(), async move {
+            let snapshot = core.find_snapshot(call, from)?;
+            restore(&core, call, &snapshot, Fresh::default()).await
+        })
+    }
+
+    /// Forks it, running, into a new VM of `lab`: memory is shared until one of both writes it. The fork's entropy
+    /// device starts a stream of its own.
+    pub fn fork(&self, lab: &Lab, name: Option<&str>) -> Result<Vm> {
+        self.start_fork(lab, name).wait()
+    }
+
+    /// Starts [`Vm::fork`].
+    pub fn start_fork(&self, lab: &Lab, name: Option<&str>) -> Pending<Vm> {
+        let call = "vm:clone";
+        let (core, lab, name) = (self.core().clone(), lab.clone(), name.map(str::to_owned));
+        let world = core.session.world().clone();
+        Pending::new(&world, call, core.resource(), async move {
+            core.check(call, Need::Up)?;
+            refuse_offenders(call, &core.session, &[&core])?;
+            core.quiesce(call).await?;
+            let dir = core.session.temp_dir();
+            let saved = dir
+                .map_err(|reason| core.error(call, reason))
+                .and_then(|dir| core.save(call, SaveTo::Nameless(&dir)));
+            core.unquiesce(call).await?;
+            let mut snapshot = saved?;
+            // Somebody else's handles are not the fork's.
+            snapshot.origin = None;
+            let options = core.instance().map(|instance| instance.options.clone());
+            let fork = lab.declare_vm(
+                name.as_deref(),
+                core.profile_name(),
+                options.unwrap_or_default(),
+            )?;
+            let fresh = Fresh {
+                rng_seed: Some(super::boot::default_seed(fork.core())),
+                ..Fresh::default()
+            };
+            restore(fork.core(), call, &snapshot, fresh).await?;
+            Ok(fork)
+        })
+    }
+
+    /// Goes on from a snapshot as somebody new: entropy of its own.
+    pub(crate) fn start_restore_fresh(&self, snapshot: Snapshot) -> Pending<()> {
+        let call = "vm:restore";
+        let core = self.core().clone();
+        let world = core.session.world().clone();
+        Pending::new(&world, call, core.resource(), async move {
+            restore(&core, call, &snapshot, Fresh::default()).await
+        })
+    }
+}
+
+/// Refuses a snapshot of `vms` while something is open that it could not hold (L-206).
+pub(crate) fn refuse_offenders(
+    call: &'static str,
+    session: &crate::session::SessionCore,
+    vms: &[&Arc<VmCore>],
+) -> Result<()> {
+    let mut offenders = session.offenders(vms);
+    for vm in vms {
+        let in_flight = vm.instance().map_or(0, |instance| instance.in_flight());
+        if in_flight > 0 {
+            offenders.push(Offender {
+                kind: "operations",
+                detail: format!("{in_flight} under way on {}", vm.resource()),
+                site: None,
+            });
+        }
+    }
+    if offenders.is_empty() {
+        return Ok(());
+    }
+    let list: Vec<String> = offenders.iter().map(ToString::to_string).collect();
+    let text = format!(
+        "{} has live streams or operations: {}; close them (or wait for them) before {call}",
+        session.file(),
+        list.join(", ")
+    );
+    let names: Vec<String> = vms.iter().map(|vm| vm.resource()).collect();
+    Err(Error::new(call, names.join(", "), Reason::Refused(text)))
+}
+
+impl VmCore {
+    /// Lets the agent finish what it is about; a paused guest does nothing anyway (E-087).
+    pub(crate) async fn quiesce(self: &Arc<Self>, call: &'static str) -> Result<()> {
+        if self.state() != VmState::Booted {
+            return Ok(());
+        }
+        let connection = self.connection(call).await?;
+        connection
+            .request(call, &self.resource(), &ops::Quiesce {})
+            .await
+    }
+
+    /// Ends [`VmCore::quiesce`].
+    pub(crate) async fn unquiesce(self: &Arc<Self>, call: &'static str) -> Result<()> {
+        if self.state() != VmState::Booted {
+            return Ok(());
+        }
+        let connection = self.connection(call).await?;
+        connection
+            .request(call, &self.resource(), &ops::Unquiesce {})
+            .await
+    }
+
+    /// Writes the image of a VM that is quiet.
+    pub(crate) fn save(self: &Arc<Self>, call: &'static str, to: SaveTo<'_>) -> Result<Snapshot> {
+        self.save_as(call, to, self.state())
+    }
+
+    /// The same for one whose state is to be recorded as `state`.
+    pub(crate) fn save_as(
+        self: &Arc<Self>,
+        call: &'static str,
+        to: SaveTo<'_>,
+        state: VmState,
+    ) -> Result<Snapshot> {
+        let instance = self.live(call)?;
+        let machine = self.up_machine(call)?;
+        let agent = lock(&instance.agent).clone();
+        let (name, profile) = (&self.name, self.profile_name());
+        let owner = Record::encode(name, profile, state, agent, &instance.options)
+            .map_err(|error| self.error(call, Reason::Refused(error.to_string())))?;
+        let image = machine
+            .save(to, &owner)
+            .map_err(|error| self.error(call, Reason::Machine(error)))?;
+        let origin = Arc::new(Origin {
+            vm: self.id,
+            instance: Arc::downgrade(&instance),
+            moment: instance.moment(),
+            console_cursor: *lock(&self.console_cursor),
+        });
+        let path = match to {
+            SaveTo::Durable(path) => {
+                self.session.harness().images().add(&image);
+                path.to_owned()
+            }
+            SaveTo::Scratch(path) => path.to_owned(),
+            SaveTo::Nameless(dir) => dir.to_owned(),
+        };
+        let snapshot = Snapshot {
+            image,
+            path,
+            origin: Some(origin),
+        };
+        self.session.note_snapshot(&snapshot);
+        Ok(snapshot)
+    }
+
+    fn find_snapshot(&self, call: &'static str, from: RestoreFrom) -> Result<Snapshot> {
+        match from {
+            RestoreFrom::Snapshot(snapshot) => Ok(snapshot),
+            RestoreFrom::Path(path) => self
+                .session
+                .open_snapshot(&path)
+                .map_err(|reason| self.error(call, reason)),
+        }
+    }
+}
+
+impl crate::session::SessionCore {
+    /// The snapshot at `path`; one that this session has taken is recognised, and with it the handles of then.
+    pub(crate) fn open_snapshot(&self, path: &Path) -> Result<Snapshot, Reason> {
+        if let Some(known) = self.known_snapshot(path) {
+            return Ok(known);
+        }
+        let image = self
+            .harness()
+            .images()
+            .open(path)
+            .map_err(|error| Reason::Machine(error.into()))?;
+        Ok(Snapshot {
+            image,
+            path: path.to_owned(),
+            origin: None,
+        })
+    }
+}
+
+impl Snapshot {
+    /// What it says about its VM.
+    pub(crate) fn record(&self) -> Result<(Record, super::BootOptions), Reason> {
+        Record::decode(self.image.owner()).ok_or_else(|| {
+            Reason::Refused(format!(
+                "{}: a snapshot, but not one of a VM that this Provium has taken",
+                self.path.display()
+            ))
+        })
+    }
+
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.image, &other.image)
+    }
+}
+
+/// Brings `core`, which is down, up from `snapshot`.
+pub(crate) async fn restore(
+    core: &Arc<VmCore>,
+    call: &'static str,
+    snapshot: &Snapshot,
+    fresh: Fresh,
+) -> Result<()> {
+    let (record, options) = snapshot
+        .record()
+        .map_err(|reason| core.error(call, reason))?;
+    let _staged = core.begin_boot(call)?;
+    let _booting = Booting(core);
+    let timeout = core.boot_timeout(&options);
+    let mut config = MachineConfig::new(
+        &core.name,
+        core.session.harness().backend(),
+        core.profile.name.clone(),
+    );
+    let cid = core.session.harness().new_cid();
+    config.cid = cid.into();
+    config.bell = Some(core.session.world().bell().clone());
+    config.boot_later = Some(boot_later(core, options.clone()));
+    let machine = Machine::restore(config, &snapshot.image, fresh)
+        .map_err(|error| core.error(call, Reason::Machine(error)))?;
+    let origin = snapshot.origin.as_ref().filter(|o| o.vm == core.id);
+    let known = origin.and_then(|o| Some((o.instance.upgrade()?, o)));
+    let (instance, resume, cursor) = match known {
+        Some((instance, origin)) => {
+            instance.revive(machine, cid, &origin.moment);
+            (instance, true, origin.console_cursor)
+        }
+        None => {
+            let name = &core.name;
+            let instance = Instance::new(&core.session, name, cid, machine, options, timeout);
+            lock(&instance.agent).clone_from(&record.agent);
+            (instance, false, 0)
+        }
+    };
+    core.set_instance(&instance);
+    *lock(&core.console_cursor) = cursor;
+    wake(core, call, &instance, resume).await?;
+    instance.spawned(core.profile_name(), snapshot.memory());
+    Ok(())
+}
+
+/// Puts `core` back to `snapshot` of it: in place where its machine still runs on that image.
+pub(crate) async fn rewind(
+    core: &Arc<VmCore>,
+    call: &'static str,
+    snapshot: &Snapshot,
+) -> Result<()> {
+    let own = snapshot.origin.as_ref().filter(|o| o.vm == core.id);
+    let there = core
+        .instance()
+        .filter(|_| matches!(core.state(), VmState::Booted | VmState::Paused))
+        .and_then(|instance| Some((instance.machine()?, instance)));
+    if let (Some(origin), Some((machine, instance))) = (own, there)
+        && std::ptr::eq(origin.instance.as_ptr(), Arc::as_ptr(&instance))
+    {
+        instance.back_to(&origin.moment);
+        let rewound = machine.rewind(&snapshot.image, Fresh::default());
+        rewound.map_err(|error| core.error(call, Reason::Machine(error)))?;
+        *lock(&core.console_cursor) = origin.console_cursor;
+        return wake(core, call, &instance, true).await;
+    }
+    core.put_down();
+    core.make_bootable();
+    restore(core, call, snapshot, Fresh::default()).await
+}
+
+/// Lets a machine that was put back run, and finds its agent again.
+async fn wake(
+    core: &Arc<VmCore>,
+    call: &'static str,
+    instance: &Arc<Instance>,
+    resume: bool,
+) -> Result<()> {
+    let machine = core.up_machine_of(call, instance)?;
+    machine
+        .resume()
+        .map_err(|error| core.error(call, Reason::Machine(error)))?;
+    core.session.world().notify();
+    match handshake(core, instance, None, instance.boot_timeout, resume).await {
+        Ok(()) => Ok(()),
+        Err(cause) => {
+            instance.die(&format!("restore failed: {cause}"));
+            let console = instance.console_tail();
+            Err(core.error(call, Reason::BootFailed { cause, console }))
+        }
+    }
+}
+
+/// How to boot it anew, should it be reset: its profile as it is then, with the options of its first boot.
+fn boot_later(core: &Arc<VmCore>, options: super::BootOptions) -> provium_vmm::BootLater {
+    let core = Arc::downgrade(core);
+    Arc::new(move || {
+        let core = core.upgrade().ok_or("its VM is gone")?;
+        let plan = Plan::make(&core, &options).map_err(|reason| reason.to_string())?;
+        Ok(BootFiles {
+            kernel: plan.config.kernel,
+            initrd: plan.config.initrd,
+            cmdline: plan.config.cmdline,
+        })
+    })
+}
