@@ -188,6 +188,14 @@ pub enum Reason {
     Refused(String),
 }
 
+impl Reason {
+    /// Whether it is a snapshot that this Provium cannot use, so that taking it anew helps.
+    #[must_use]
+    pub fn is_unusable_snapshot(&self) -> bool {
+        matches!(self, Self::Machine(provium_vmm::Error::Snapshot(error)) if error.is_unusable())
+    }
+}
+
 impl From<UnitError> for Reason {
     fn from(error: UnitError) -> Self {
         Self::BadArgument {

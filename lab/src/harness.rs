@@ -100,6 +100,17 @@ impl Harness {
         &self.guests
     }
 
+    /// Tells the run's event sink something of a floor above (E-024 to E-027).
+    pub fn emit(&self, event: impl Into<provium_protocol::EventKind>) {
+        self.events.emit(event.into());
+    }
+
+    /// The cache of fixtures.
+    #[must_use]
+    pub fn fixtures(&self) -> crate::fixture::Cache {
+        crate::fixture::Cache::new(&self.config.cache_dir)
+    }
+
     /// Snapshot files that are open.
     pub(crate) fn images(&self) -> &Images {
         &self.images

@@ -38,6 +38,7 @@ mod agent;
 pub mod config;
 mod error;
 mod events;
+pub mod fixture;
 pub mod guest;
 mod harness;
 mod images;
@@ -54,7 +55,7 @@ mod wait;
 pub use error::{Error, GuestFailure, Reason, Result};
 pub use events::{EventSink, NoEvents};
 pub use harness::Harness;
-pub use lab::{Lab, Member, MemberKind, RESERVED};
+pub use lab::{Lab, LabSnapshot, Member, MemberKind, RESERVED};
 pub use ops::{
     BatchOp, BatchValue, Clock, Command, DirEntry, EntryType, ExitKind, File, Guest, Ioctl,
     IoctlData, IoctlResult, JoinedProcess, Nested, OpenMode, Process, ProcessStatus, Program,

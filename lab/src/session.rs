@@ -284,6 +284,17 @@ impl Session {
         &self.core.harness
     }
 
+    pub(crate) fn core(&self) -> &Arc<SessionCore> {
+        &self.core
+    }
+
+    /// Puts snapshots without a path of their own into `dir` instead of a directory of the session's own; for a
+    /// fixture's build, whose result is to stay on the cache's file system. Without effect once there is one.
+    pub fn use_temp_dir(&self, dir: TempDir) {
+        // The first one stays.
+        let _other = self.core.temp.set(dir);
+    }
+
     /// What its waits run; interrupt it to break them off (L-221).
     #[must_use]
     pub fn world(&self) -> &Arc<World> {
@@ -341,7 +352,10 @@ impl Session {
                 .flatten()
             {
                 // The directory itself goes with the session; what cannot be removed is told then.
-                let _gone = std::fs::remove_file(entry.path());
+                let _gone = match entry.file_type() {
+                    Ok(kind) if kind.is_dir() => std::fs::remove_dir_all(entry.path()),
+                    _ => std::fs::remove_file(entry.path()),
+                };
             }
         }
         problems

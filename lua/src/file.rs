@@ -14,7 +14,7 @@ use provium_lab::{Harness, Lab, Session, Site, Vm, VmState, World};
 use crate::classic::ConsoleLog;
 use crate::report::{ConsoleTail, Observer};
 use crate::runner::FileJob;
-use crate::watch::{Watch, author_frame};
+use crate::watch::{Interrupt, Watch, author_frame};
 
 /// Bytes of each console that a failure carries (L-220).
 const CONSOLE_TAIL: usize = 4096;
@@ -38,6 +38,8 @@ pub(crate) struct FileState {
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) session: Session,
     setup: Arc<Setup>,
+    interrupt: Interrupt,
+    chain: Vec<String>,
     path: PathBuf,
     poisoned: AtomicBool,
     settings: Mutex<Settings>,
@@ -48,12 +50,23 @@ pub(crate) struct FileState {
 struct Settings {
     /// `provium.timeout` (L-013).
     test_timeout: Option<Duration>,
+    /// `provium.reset_between_tests` (L-011).
+    reset_between_tests: bool,
     /// Directories of the author's files by their display path.
     dirs: HashMap<String, PathBuf>,
 }
 
 impl FileState {
     pub(crate) fn new(job: &FileJob, observer: Arc<dyn Observer>) -> Arc<Self> {
+        Self::below(job, observer, Vec::new())
+    }
+
+    /// The same for a fixture; `chain` are the names of those being built around it and its own.
+    pub(crate) fn below(
+        job: &FileJob,
+        observer: Arc<dyn Observer>,
+        chain: Vec<String>,
+    ) -> Arc<Self> {
         let display = (job.setup.display)(&job.path);
         let display = job.name.clone().unwrap_or(display);
         let harness = &job.setup.harness;
@@ -67,6 +80,8 @@ impl FileState {
             observer,
             session,
             setup: Arc::clone(&job.setup),
+            interrupt: job.interrupt.clone(),
+            chain,
             path: job.path.clone(),
             poisoned: AtomicBool::new(false),
             settings: Mutex::default(),
@@ -128,7 +143,7 @@ impl FileState {
         self.setup.stdout_is_data
     }
 
-    fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         self.path.parent().unwrap_or(Path::new("/"))
     }
 
@@ -156,6 +171,34 @@ impl FileState {
     /// Changes it.
     pub(crate) fn set_test_timeout(&self, timeout: Option<Duration>) {
         self.settings().test_timeout = timeout;
+    }
+
+    /// Whether the lab is put back after each test.
+    pub(crate) fn resets_between_tests(&self) -> bool {
+        self.settings().reset_between_tests
+    }
+
+    /// Changes it.
+    pub(crate) fn set_reset_between_tests(&self, on: bool) {
+        self.settings().reset_between_tests = on;
+    }
+
+    /// Names of the fixtures that are being built around this file, outermost first; its own at the end.
+    pub(crate) fn chain(&self) -> &[String] {
+        &self.chain
+    }
+
+    /// Its canonical path.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn setup(&self) -> &Arc<Setup> {
+        &self.setup
+    }
+
+    pub(crate) fn interrupt(&self) -> &Interrupt {
+        &self.interrupt
     }
 
     /// Begins the scope of a test; answers its lab (L-020).

@@ -4,7 +4,10 @@
 //! one handle for as long as somebody holds it, so handles compare equal and serve as keys.
 
 use mlua::{AnyUserData, Lua, MetaMethod, Table, UserData, UserDataMethods};
-use provium_lab::{Clock, ConsoleStream, File, Lab, Process, SyscallHandle, Tail, Vm, Worker};
+use provium_lab::{
+    Clock, ConsoleStream, File, Lab, LabSnapshot, Process, Snapshot, SyscallHandle, Tail, Vm,
+    Worker,
+};
 
 /// Registry key of the table number -> handle; its values are weak.
 const LIVE: &str = "provium.handles";
@@ -23,6 +26,8 @@ pub(crate) enum Object {
     Console(Vm),
     Clock(Clock),
     Syscall(SyscallHandle),
+    Snapshot(Snapshot),
+    LabSnapshot(LabSnapshot),
 }
 
 impl Object {
@@ -39,6 +44,8 @@ impl Object {
             Self::Console(_) => "Console",
             Self::Clock(_) => "Clock",
             Self::Syscall(_) => "SyscallHandle",
+            Self::Snapshot(_) => "Snapshot",
+            Self::LabSnapshot(_) => "LabSnapshot",
         }
     }
 
@@ -50,6 +57,8 @@ impl Object {
             Self::Process(process) => process.spawned_pid().to_string(),
             Self::File(file) => file.path().to_owned(),
             Self::Tail(tail) => tail.kind().name().to_owned(),
+            Self::Snapshot(snapshot) => snapshot.path().display().to_string(),
+            Self::LabSnapshot(snapshot) => snapshot.path().display().to_string(),
             Self::ConsoleStream(_) | Self::Clock(_) | Self::Syscall(_) => String::new(),
         }
     }

@@ -102,7 +102,7 @@ fn position(message: &str) -> Option<(&str, u32)> {
     })
 }
 
-fn text_of(table: &Table, key: &str) -> Option<String> {
+pub(crate) fn text_of(table: &Table, key: &str) -> Option<String> {
     let value: Value = table.raw_get(key).ok()?;
     value.as_string().map(|text| text.to_string_lossy())
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mlua::{Function, Lua, Table, Value};
-use provium_lab::{Lab, Share};
+use provium_lab::{Lab, LabSnapshot, Share};
 use provium_protocol::Meta;
 
 use crate::args;
@@ -79,6 +79,8 @@ pub(crate) struct Runner<'a> {
     pub(crate) prelude: Table,
     chunk: mlua::Result<Function>,
     failed: bool,
+    /// What the lab is put back to after each test (L-011).
+    baseline: Option<LabSnapshot>,
 }
 
 impl<'a> Runner<'a> {
@@ -105,6 +107,7 @@ impl<'a> Runner<'a> {
             prelude,
             chunk,
             failed: false,
+            baseline: None,
         })
     }
 
@@ -116,7 +119,10 @@ impl<'a> Runner<'a> {
     }
 
     fn run(mut self) -> FileReport {
-        let chunk_error = self.run_chunk();
+        let mut chunk_error = self.run_chunk();
+        if chunk_error.is_none() && self.file.resets_between_tests() {
+            chunk_error = self.take_baseline();
+        }
         let mut unreached = chunk_error
             .as_ref()
             .map(|_| "not run: the file's code failed".to_owned());
@@ -134,7 +140,17 @@ impl<'a> Runner<'a> {
                     self.skip(&test, why.clone());
                     unreached = Some(why);
                 }
-                (None, _) => self.run_test(&test),
+                (None, _) => {
+                    self.run_test(&test);
+                    if let Err(why) = self.back_to_baseline() {
+                        self.failed = true;
+                        self.file.observer.warn(&format!(
+                            "putting the lab back after `{}`: {why}",
+                            test.name
+                        ));
+                        unreached = Some(format!("not run: the lab could not be put back: {why}"));
+                    }
+                }
             }
         }
         timed_out |= matches!(self.file.watch.stop(), Some(Stop::File(_)));
@@ -148,6 +164,28 @@ impl<'a> Runner<'a> {
         FileReport {
             status,
             chunk_error,
+        }
+    }
+
+    /// Saves what the file's code has set up, for its tests to start from (L-011).
+    fn take_baseline(&mut self) -> Option<Failure> {
+        match self.file.session.root().snapshot(None) {
+            Ok(baseline) => {
+                self.baseline = Some(baseline);
+                None
+            }
+            Err(error) => Some(failure(format!("provium.reset_between_tests: {error}"))),
+        }
+    }
+
+    /// Puts the lab back after a test, unless the file is over.
+    fn back_to_baseline(&self) -> Result<(), String> {
+        match &self.baseline {
+            Some(baseline) if self.file.watch.stop().is_none() => {
+                let restored = self.file.session.root().restore(baseline);
+                restored.map_err(|error| error.to_string())
+            }
+            _ => Ok(()),
         }
     }
 
@@ -340,7 +378,7 @@ struct Test {
 }
 
 /// A first line that starts with `#` is for the host's shell; its line number stays taken.
-fn without_shebang(source: &[u8]) -> Vec<u8> {
+pub(crate) fn without_shebang(source: &[u8]) -> Vec<u8> {
     if source.first() != Some(&b'#') {
         return source.to_vec();
     }

@@ -99,6 +99,44 @@ pub struct Profile {
 pub const DEFAULT_MEMORY: u64 = 512 << 20;
 
 impl Profile {
+    /// Everything of it that a booted guest depends on, besides the content of kernel and initrd: two profiles
+    /// with equal fingerprints boot the same from the same files. Paths of the project are left out.
+    pub(crate) fn fingerprint(&self) -> String {
+        let read = |path: &Option<PathBuf>| {
+            path.as_ref()
+                .map(|path| std::fs::read(path).map_err(|error| error.kind()))
+        };
+        let disks: Vec<_> = self
+            .disks
+            .iter()
+            .map(|disk| {
+                (
+                    &disk.source,
+                    &disk.id,
+                    &disk.format,
+                    disk.readonly,
+                    &disk.cache,
+                )
+            })
+            .collect();
+        format!(
+            "{:?}",
+            (
+                self.classic,
+                &self.rootfs,
+                &self.init,
+                &self.cmdline,
+                read(&self.cmdline_file),
+                &self.append,
+                self.inject_agent,
+                read(&self.agent_overlay_path),
+                self.memory,
+                self.cpus,
+                disks,
+            )
+        )
+    }
+
     /// The built-in profile `minimal`.
     pub(super) fn minimal(places: &Places, dir: &Path) -> Self {
         Self {

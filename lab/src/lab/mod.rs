@@ -3,6 +3,7 @@
 mod barrier;
 mod members;
 mod names;
+mod snapshot;
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -20,6 +21,7 @@ use members::Members;
 pub use members::{Member, MemberKind};
 pub use names::RESERVED;
 use names::check_name;
+pub use snapshot::LabSnapshot;
 
 /// A lab. Clones are the same lab.
 #[derive(Clone)]

@@ -52,7 +52,7 @@ async fn boot(core: &Arc<VmCore>, call: &'static str, options: BootOptions) -> R
     let fail_pool = |error| core.error(call, Reason::Pool(error));
     options.check().map_err(fail)?;
     let options = core.begin_boot(call)?.merged(options);
-    let _booting = Booting(core);
+    let _booting = Booting(core.clone());
     let timeout = core.boot_timeout(&options);
     let plan = Plan::make(core, &options).map_err(|reason| core.error(call, reason))?;
     let (cid, memory) = (plan.cid, plan.config.memory);
@@ -134,9 +134,9 @@ pub(super) async fn handshake(
 }
 
 /// Marks a VM as booting for as long as it lives.
-pub(super) struct Booting<'a>(pub(super) &'a Arc<VmCore>);
+pub(super) struct Booting(pub(super) Arc<VmCore>);
 
-impl Drop for Booting<'_> {
+impl Drop for Booting {
     fn drop(&mut self) {
         let abandoned = {
             let mut slot = lock(&self.0.slot);

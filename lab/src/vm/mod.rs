@@ -22,7 +22,7 @@ pub(crate) use connection::{Connection, guest_failure};
 pub use console::{Console, ConsoleStream};
 pub(crate) use instance::Instance;
 pub use options::{BootOptions, FileContent, InjectedFile};
-pub(crate) use snapshot::{Offender, refuse_offenders, rewind};
+pub(crate) use snapshot::{Offender, Standing, refuse_offenders, rewind};
 pub use snapshot::{RestoreFrom, Snapshot};
 
 use crate::config::Profile;
@@ -242,6 +242,14 @@ impl VmCore {
     fn up_machine_of(&self, call: &'static str, instance: &Instance) -> Result<Arc<Machine>> {
         let machine = instance.machine();
         machine.ok_or_else(|| self.error(call, Reason::Refused("the machine is gone".into())))
+    }
+
+    /// Back to `created`, as at the snapshot of its lab (L-012, L-042).
+    pub(crate) fn forget(&self) {
+        self.put_down();
+        let mut slot = lock(&self.slot);
+        slot.instance = None;
+        slot.closed = false;
     }
 
     /// Lets a VM that was put down in whatever state be brought up again, by a restore of its lab (L-042).

@@ -123,6 +123,26 @@ impl Vm {
         })
     }
 
+    /// As [`Vm::start_snapshot`], into a file without a name: it is there as long as the result or a VM that goes on
+    /// from it.
+    pub fn start_nameless_snapshot(&self) -> Pending<Snapshot> {
+        let call = "vm:snapshot";
+        let core = self.core().clone();
+        let world = core.session.world().clone();
+        Pending::new(&world, call, core.resource(), async move {
+            core.check(call, Need::Up)?;
+            refuse_offenders(call, &core.session, &[&core])?;
+            core.quiesce(call).await?;
+            let saved = core.save(call, SaveTo::Nameless(&std::env::temp_dir()));
+            core.unquiesce(call).await?;
+            saved.map(|snapshot| Snapshot {
+                // Other sessions use it.
+                origin: None,
+                ..snapshot
+            })
+        })
+    }
+
     /// Goes on from a snapshot, its own or that of another VM (L-080).
     pub fn restore(&self, from: RestoreFrom) -> Result<()> {
         self.start_restore(from).wait()
@@ -174,16 +194,6 @@ impl Vm {
             };
             restore(fork.core(), call, &snapshot, fresh).await?;
             Ok(fork)
-        })
-    }
-
-    /// Goes on from a snapshot as somebody new: entropy of its own.
-    pub(crate) fn start_restore_fresh(&self, snapshot: Snapshot) -> Pending<()> {
-        let call = "vm:restore";
-        let core = self.core().clone();
-        let world = core.session.world().clone();
-        Pending::new(&world, call, core.resource(), async move {
-            restore(&core, call, &snapshot, Fresh::default()).await
         })
     }
 }
@@ -281,7 +291,9 @@ impl VmCore {
             path,
             origin: Some(origin),
         };
-        self.session.note_snapshot(&snapshot);
+        if !matches!(to, SaveTo::Nameless(_)) {
+            self.session.note_snapshot(&snapshot);
+        }
         Ok(snapshot)
     }
 
@@ -325,31 +337,46 @@ impl Snapshot {
             ))
         })
     }
+}
 
-    pub(crate) fn same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.image, &other.image)
-    }
+/// A VM whose machine was put back to a snapshot and stands still there.
+pub(crate) struct Standing {
+    core: Arc<VmCore>,
+    call: &'static str,
+    instance: Arc<Instance>,
+    /// The agent is to keep the handles of before.
+    resume: bool,
+    /// It was down: it counts as booting until its agent has answered.
+    booting: Option<Booting>,
+    memory: u64,
 }
 
 /// Brings `core`, which is down, up from `snapshot`.
-pub(crate) async fn restore(
+async fn restore(
     core: &Arc<VmCore>,
     call: &'static str,
     snapshot: &Snapshot,
     fresh: Fresh,
 ) -> Result<()> {
+    put_back(core, call, snapshot, fresh)?.wake().await
+}
+
+/// Gives `core`, which is down, a machine that stands at `snapshot`.
+fn put_back(
+    core: &Arc<VmCore>,
+    call: &'static str,
+    snapshot: &Snapshot,
+    fresh: Fresh,
+) -> Result<Standing> {
     let (record, options) = snapshot
         .record()
         .map_err(|reason| core.error(call, reason))?;
-    let _staged = core.begin_boot(call)?;
-    let _booting = Booting(core);
+    core.begin_boot(call)?;
+    let booting = Booting(core.clone());
     let timeout = core.boot_timeout(&options);
-    let mut config = MachineConfig::new(
-        &core.name,
-        core.session.harness().backend(),
-        core.profile.name.clone(),
-    );
-    let cid = core.session.harness().new_cid();
+    let harness = core.session.harness();
+    let mut config = MachineConfig::new(&core.name, harness.backend(), PathBuf::new());
+    let cid = harness.new_cid();
     config.cid = cid.into();
     config.bell = Some(core.session.world().bell().clone());
     config.boot_later = Some(boot_later(core, options.clone()));
@@ -371,17 +398,22 @@ pub(crate) async fn restore(
     };
     core.set_instance(&instance);
     *lock(&core.console_cursor) = cursor;
-    wake(core, call, &instance, resume).await?;
-    instance.spawned(core.profile_name(), snapshot.memory());
-    Ok(())
+    Ok(Standing {
+        core: core.clone(),
+        call,
+        instance,
+        resume,
+        booting: Some(booting),
+        memory: snapshot.memory(),
+    })
 }
 
-/// Puts `core` back to `snapshot` of it: in place where its machine still runs on that image.
-pub(crate) async fn rewind(
+/// Puts `core` back to `snapshot` whatever it is doing: in place if its machine comes from there.
+pub(crate) fn rewind(
     core: &Arc<VmCore>,
     call: &'static str,
     snapshot: &Snapshot,
-) -> Result<()> {
+) -> Result<Standing> {
     let own = snapshot.origin.as_ref().filter(|o| o.vm == core.id);
     let there = core
         .instance()
@@ -394,31 +426,42 @@ pub(crate) async fn rewind(
         let rewound = machine.rewind(&snapshot.image, Fresh::default());
         rewound.map_err(|error| core.error(call, Reason::Machine(error)))?;
         *lock(&core.console_cursor) = origin.console_cursor;
-        return wake(core, call, &instance, true).await;
+        return Ok(Standing {
+            core: core.clone(),
+            call,
+            instance,
+            resume: true,
+            booting: None,
+            memory: snapshot.memory(),
+        });
     }
     core.put_down();
     core.make_bootable();
-    restore(core, call, snapshot, Fresh::default()).await
+    put_back(core, call, snapshot, Fresh::default())
 }
 
-/// Lets a machine that was put back run, and finds its agent again.
-async fn wake(
-    core: &Arc<VmCore>,
-    call: &'static str,
-    instance: &Arc<Instance>,
-    resume: bool,
-) -> Result<()> {
-    let machine = core.up_machine_of(call, instance)?;
-    machine
-        .resume()
-        .map_err(|error| core.error(call, Reason::Machine(error)))?;
-    core.session.world().notify();
-    match handshake(core, instance, None, instance.boot_timeout, resume).await {
-        Ok(()) => Ok(()),
-        Err(cause) => {
-            instance.die(&format!("restore failed: {cause}"));
-            let console = instance.console_tail();
-            Err(core.error(call, Reason::BootFailed { cause, console }))
+impl Standing {
+    /// Lets it run, and finds its agent again.
+    pub(crate) async fn wake(self) -> Result<()> {
+        let (core, call, instance) = (&self.core, self.call, &self.instance);
+        let machine = core.up_machine_of(call, instance)?;
+        machine
+            .resume()
+            .map_err(|error| core.error(call, Reason::Machine(error)))?;
+        core.session.world().notify();
+        let timeout = instance.boot_timeout;
+        match handshake(core, instance, None, timeout, self.resume).await {
+            Ok(()) => {
+                if self.booting.is_some() {
+                    instance.spawned(core.profile_name(), self.memory);
+                }
+                Ok(())
+            }
+            Err(cause) => {
+                instance.die(&format!("restore failed: {cause}"));
+                let console = instance.console_tail();
+                Err(core.error(call, Reason::BootFailed { cause, console }))
+            }
         }
     }
 }

@@ -82,6 +82,22 @@ pub(crate) const TABLE: &[Native] = &[
         doc: "Sets the default deadline of tests.",
         run: set_test_timeout,
     },
+    Native {
+        class: "_host",
+        call: "provium.reset_between_tests",
+        signature: "(on)",
+        doc: "Whether the file's lab goes back to its state before the first test after each test.",
+        run: |cx, args| match args.next() {
+            Value::Boolean(on) => {
+                cx.file.set_reset_between_tests(on);
+                cx.ok(())
+            }
+            other => Err(Fault(format!(
+                "provium.reset_between_tests: must be true or false, got {}",
+                kind(&other)
+            ))),
+        },
+    },
 ];
 
 /// `provium.timeout = DURATION`, nil for none (L-013).

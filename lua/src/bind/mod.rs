@@ -5,11 +5,13 @@ mod clock;
 mod console;
 pub(crate) mod convert;
 mod file;
+mod fixture;
 mod guest;
 mod host;
 mod json;
 mod lab;
 mod process;
+mod snapshot;
 mod stream;
 mod syscall;
 mod task;
@@ -40,6 +42,8 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Native> {
         stream::CONSOLE,
         console::TABLE,
         clock::TABLE,
+        snapshot::TABLE,
+        fixture::HIDDEN,
         task::TABLE,
         time::TABLE,
         host::TABLE,

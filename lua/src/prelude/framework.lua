@@ -92,3 +92,12 @@ function P.run_body(rec)
   if skip then return { status = "skipped", message = skip, log = s.log } end
   return { status = "passed", log = s.log }
 end
+
+-- Runs a fixture's code. Returns the record of its error, or nil and what it returned.
+function P.run_fixture(fn)
+  local ok, value = xpcall(fn, catch)
+  if not ok then return value end
+  local finished, record = xpcall(P.finish_tasks, catch)
+  if not finished then return record end
+  return nil, value
+end

@@ -16,13 +16,18 @@ end
 
 -- Only the labs that `provium` names have settings (L-011, L-013, L-014).
 local set_timeout = P.native._host.timeout
+local set_reset = P.native._host.reset_between_tests
 mt.__newindex = function(handle, key, value)
   local _, class = class_of(handle)
   if class == "Lab" and key == "timeout" then
     return set_timeout(value)
   end
+  if class == "Lab" and key == "reset_between_tests" then
+    if P.running then raise("provium.reset_between_tests: set it at file level") end
+    return set_reset(value)
+  end
   local name = class == "Lab" and "provium" or tostring(handle)
-  raise(name .. ": cannot set `" .. tostring(key) .. "` (settable: timeout on provium)")
+  raise(name .. ": cannot set `" .. tostring(key) .. "` (settable: timeout and reset_between_tests on provium)")
 end
 mt.__name = nil
 
@@ -103,7 +108,22 @@ reserved("unpack", "(fmt: string, data: string): ...",
   function(_, ...) return P.unpack(...) end)
 reserved("create", "(profile: string): VM",
   "Declares a VM with a generated name that speaks the classic dialect.",
-  function(lab, profile) return P.make_classic(P.native._lab.create(lab, profile)) end)
+  function(lab, profile)
+    P.last_classic = P.make_classic(P.native._lab.create(lab, profile))
+    return P.last_classic
+  end)
+reserved("fixture", "(name: string): VM",
+  "A VM that goes on from the classic fixture `fixtures/NAME.lua`, built on first use.",
+  function(_, name)
+    P.last_classic = P.make_classic(P.native._fixture.classic(name))
+    return P.last_classic
+  end)
+reserved("vm_fixture", "(path: string): VM",
+  "A booted VM from the fixture `PATH.fixture.lua`, built on first use and then cached.",
+  function(_, path) return P.native._fixture.vm(path) end)
+reserved("lab_fixture", "(path: string): Lab",
+  "A running lab from the fixture `PATH.fixture.lua`, built on first use and then cached.",
+  function(_, path) return P.native._fixture.lab(path) end)
 reserved("shutdown_all", "()", "Shuts down every VM made so far.",
   function(lab)
     for _, vm in ipairs(P.native._lab.vms(lab)) do

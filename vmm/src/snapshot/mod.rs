@@ -36,6 +36,13 @@ mod publish;
 mod state;
 mod writer;
 
+/// Stands for everything that makes a snapshot of this Provium usable by this Provium only: format
+/// version and CPU model.
+#[must_use]
+pub fn format_id() -> String {
+    format!("{}-{:08x}", format::VERSION, format::cpu_model())
+}
+
 pub use error::SnapshotError;
 pub use image::Image;
 pub use machine::Fresh;
