@@ -298,7 +298,7 @@ fn an_idle_guest_without_timers_sleeps_until_the_deadline() {
 }
 
 /// Takes timer interrupts (TSC deadline, x2APIC) and counts them on the console; then switches off.
-fn timer_guest(ticks: u32) -> Vec<u8> {
+pub(crate) fn timer_guest(ticks: u32) -> Vec<u8> {
     const VECTOR: u8 = 0x40;
     let mut asm = Asm::new();
     let handler = CODE + 0x800;
@@ -346,7 +346,7 @@ fn timer_interrupts_wake_a_halted_vcpu() {
 }
 
 /// Routes the power button's interrupt (GSI 1) through the I/O APIC and reports presses.
-fn button_guest() -> Vec<u8> {
+pub(crate) fn button_guest() -> Vec<u8> {
     const VECTOR: u8 = 0x50;
     let mut asm = Asm::new();
     asm.gate(IDT, VECTOR, CODE + 0x800).lidt(IDT);
@@ -412,7 +412,7 @@ fn alarms_fire_at_their_guest_time() {
 }
 
 /// All vCPUs count in memory of their own: the first starts the others.
-fn all_counting(cpus: u32) -> Vec<u8> {
+pub(crate) fn all_counting(cpus: u32) -> Vec<u8> {
     let mut asm = Asm::new();
     asm.mov(reg::RCX, 0x1b)
         .raw(&[0x0f, 0x32])

@@ -8,3 +8,4 @@ mod kvm;
 mod lockstep;
 mod machine;
 mod rig;
+mod snapshot;
