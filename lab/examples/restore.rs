@@ -1,0 +1,151 @@
+//! What going back in time costs: `NAME VALUE UNIT` lines for `benches/restore.sh`.
+//!
+//! `cargo run --release -p provium-lab --example restore -- [CYCLES] [CLONES]`
+
+use std::time::{Duration, Instant};
+
+use provium_lab::{BootOptions, Harness, Lab, RestoreFrom, Session, Vm};
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+fn median(mut times: Vec<Duration>) -> f64 {
+    times.sort();
+    times[times.len() / 2].as_secs_f64() * 1e3
+}
+
+fn timed(run: impl FnOnce() -> Result<()>) -> Result<Duration> {
+    let since = Instant::now();
+    run()?;
+    Ok(since.elapsed())
+}
+
+fn declare(lab: &Lab, name: &str) -> Result<Vm> {
+    Ok(lab.declare_vm(Some(name), "minimal", BootOptions::default())?)
+}
+
+/// Memory of this process: its own pages, and those it shares with files, in KiB.
+fn memory() -> Result<(u64, u64)> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let field = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name));
+        line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok())
+            .unwrap_or(0)
+    };
+    Ok((field("RssAnon:"), field("RssFile:")))
+}
+
+fn main() -> Result<()> {
+    let number = |at: usize, default: usize| {
+        let given = std::env::args().nth(at).and_then(|text| text.parse().ok());
+        given.unwrap_or(default)
+    };
+    let (cycles, clones) = (number(1, 50), number(2, 50));
+    let harness = Harness::for_tests()?;
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("a.snap");
+    let mut boots = Vec::new();
+    for round in 0..3 {
+        let session = Session::new(&harness, "boot");
+        let vm = declare(session.root(), "a")?;
+        boots.push(timed(|| {
+            vm.boot(BootOptions::default())?;
+            vm.run("true")?.assert_ok()?;
+            Ok(())
+        })?);
+        if round == 0 {
+            let saving = timed(|| Ok(vm.snapshot(Some(&path)).map(drop)?))?;
+            println!("snapshot-durable {:.1} ms", saving.as_secs_f64() * 1e3);
+        }
+        session.finish();
+    }
+    let boot = median(boots);
+    println!("cold-boot {boot:.1} ms");
+
+    // As another process would find it: opened and checked anew each time.
+    let mut firsts = Vec::new();
+    for _ in 0..5 {
+        let harness = Harness::for_tests()?;
+        let session = Session::new(&harness, "first");
+        firsts.push(restore_once(&session, &path)?);
+    }
+    let first = median(firsts);
+    println!("restore-first {first:.1} ms");
+
+    let session = Session::new(&harness, "again");
+    let mut again = Vec::new();
+    for _ in 0..cycles {
+        again.push(restore_once(&session, &path)?);
+    }
+    println!("restore-again {:.1} ms", median(again));
+    println!("restore-cycles {cycles} restores");
+    println!("ratio restore-vs-boot {:.4}", first / boot);
+
+    let session = Session::new(&harness, "reset");
+    let vm = declare(session.root(), "a")?;
+    vm.restore(RestoreFrom::Path(path.clone()))?;
+    let baseline = session.root().snapshot(None)?;
+    for (name, kib) in [
+        ("reset-small", 64),
+        ("reset-16MiB", 16 << 10),
+        ("reset-64MiB", 64 << 10),
+    ] {
+        let mut resets = Vec::new();
+        for _ in 0..11 {
+            vm.run(format!(
+                "head -c {}k /dev/zero | tr '\\0' x > /tmp/dirt",
+                kib
+            ))?
+            .assert_ok()?;
+            resets.push(timed(|| Ok(session.root().restore(&baseline)?))?);
+            assert!(vm.run("ls /tmp/dirt")?.exit_code != 0, "the dirt is gone");
+        }
+        println!("{name} {:.1} ms", median(resets));
+    }
+    session.finish();
+
+    let session = Session::new(&harness, "clones");
+    let vm = session.root().declare_vm(
+        Some("a"),
+        "minimal",
+        BootOptions {
+            memory: Some(256 << 20),
+            ..BootOptions::default()
+        },
+    )?;
+    vm.boot(BootOptions::default())?;
+    vm.run("true")?.assert_ok()?;
+    let (own_before, _) = memory()?;
+    let mut times = Vec::new();
+    let mut all = Vec::new();
+    for _ in 0..clones {
+        let since = Instant::now();
+        all.push(vm.fork(session.root(), None)?);
+        times.push(since.elapsed());
+    }
+    println!("clone {:.1} ms", median(times));
+    for (index, clone) in all.iter().enumerate() {
+        clone.write_file("/tmp/me", index.to_string())?;
+    }
+    for (index, clone) in all.iter().enumerate() {
+        assert_eq!(clone.read_file("/tmp/me")?, index.to_string().as_bytes());
+    }
+    let (own, shared) = memory()?;
+    let each = own.saturating_sub(own_before) / clones.max(1) as u64;
+    println!("clones-256MiB {clones} VMs");
+    println!("clone-own-memory {each} KiB");
+    println!("clones-shared-memory {shared} KiB");
+    session.finish();
+    Ok(())
+}
+
+fn restore_once(session: &Session, path: &std::path::Path) -> Result<Duration> {
+    let scope = session.enter_scope();
+    let vm = declare(&scope, "a")?;
+    let taken = timed(|| {
+        vm.restore(RestoreFrom::Path(path.to_owned()))?;
+        vm.run("true")?.assert_ok()?;
+        Ok(())
+    });
+    session.leave_scope();
+    taken
+}
