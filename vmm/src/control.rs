@@ -140,8 +140,9 @@ impl Control {
         state.stop || state.barred() || state.demands_changed
     }
 
-    /// Blocks until the calling executor may go on, and says how.
-    pub(crate) fn checkpoint(&self, now_ns: u64) -> Go {
+    /// Blocks until the calling executor may go on, and says how. `now_ns` tells guest time, which
+    /// may be another after the wait: a machine that is put back to a snapshot waits here.
+    pub(crate) fn checkpoint(&self, now_ns: impl Fn() -> u64) -> Go {
         let mut state = self.lock();
         let mut counted = false;
         let go = loop {
@@ -149,7 +150,7 @@ impl Control {
                 break Go::Stop;
             }
             let until_ns = self.horizon(&state);
-            if !state.barred() && until_ns > now_ns {
+            if !state.barred() && until_ns > now_ns() {
                 state.demands_changed = false;
                 break Go::Run { until_ns };
             }
@@ -358,7 +359,7 @@ mod tests {
         let (control, steps) = (control.clone(), steps.clone());
         std::thread::spawn(move || {
             loop {
-                match control.checkpoint(steps.load(Ordering::SeqCst)) {
+                match control.checkpoint(|| steps.load(Ordering::SeqCst)) {
                     Go::Run { .. } => {
                         steps.fetch_add(1, Ordering::SeqCst);
                     }

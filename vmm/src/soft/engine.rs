@@ -131,7 +131,7 @@ impl Runner {
         let _departure = Departure(&self.parts);
         let shared = &self.parts.shared;
         loop {
-            match shared.control.checkpoint(shared.clock.now_ns()) {
+            match shared.control.checkpoint(|| shared.clock.now_ns()) {
                 Go::Stop => return,
                 Go::Reset(by) => {
                     restart(

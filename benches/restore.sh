@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# Going back in time: cold boot to the first answered operation, restore to the first answered
+# operation (opened and checked as a new process would), reset in place, clones; and QEMU's own
+# migration to a file and back under TCG, same kernel, initramfs and RAM, as the reference. There the
+# first operation is a command typed at the guest's shell. QEMU comes from Debian, for this alone.
+#
+#   benches/restore.sh [CYCLES] [CLONES]
+source "$(dirname "$0")/common.sh"
+cycles=${1:-100} clones=${2:-50}
+if ! command -v qemu-system-x86_64 >/dev/null; then
+    echo "restore.sh: installing Debian's qemu-system-x86 for the comparison" >&2
+    apt-get install -y --no-install-recommends qemu-system-x86 >/dev/null
+fi
+build
+guest
+restore=$(dirname "$pack")/restore
+
+"$restore" "$cycles" "$clones" | tee "$bench_tmp/ours"
+ours=$(awk '$1 == "restore-first" { print $2 }' "$bench_tmp/ours")
+
+port=$((20000 + $$ % 20000))
+# Starts QEMU; its serial port and monitor are connections that the caller opens.
+start() {
+    qemu-system-x86_64 -accel tcg -M microvm,acpi=on,pit=on,pic=on -m 512 -nodefaults -no-user-config \
+        -display none -no-reboot -kernel "$kernel" -initrd "$initrd" \
+        -append "console=ttyS0 panic=-1 tsc=reliable 8250.nr_uarts=2 cryptomgr.notests" \
+        -serial "tcp:127.0.0.1:$port,server=on,wait=off" \
+        -monitor "tcp:127.0.0.1:$((port + 1)),server=on,wait=off" "$@" </dev/null 2>/dev/null &
+    qemu_pid=$!
+}
+
+# Opens a port as soon as somebody listens there: open FD PORT
+open() {
+    for ((t = 0; t < 1000; t++)); do
+        if eval "exec $1<>/dev/tcp/127.0.0.1/$2" 2>/dev/null; then return; fi
+        sleep 0.005
+    done
+    echo "restore.sh: QEMU does not listen on port $2" >&2
+    return 1
+}
+
+# Types a sum at the shell on fd 3, again and again, until its result comes back.
+answer() {
+    local sum=$((RANDOM + 100000)) line
+    for ((t = 0; t < 600; t++)); do
+        printf 'echo $((%d + 1))\n' "$sum" >&3
+        while IFS= read -r -t 0.2 line <&3; do
+            [[ $line == *"$((sum + 1))"* ]] && return
+        done
+    done
+    echo "restore.sh: the guest under QEMU does not answer" >&2
+    return 1
+}
+
+stop() {
+    kill "$qemu_pid" 2>/dev/null || true
+    wait "$qemu_pid" 2>/dev/null || true
+    exec 3<&- 4<&- || true
+}
+
+start
+open 3 "$port"
+open 4 "$((port + 1))"
+answer
+printf 'stop\nmigrate "exec:cat > %s"\n' "$bench_tmp/qemu.image" >&4
+for ((t = 0; t < 600; t++)); do
+    printf 'info migrate\n' >&4
+    IFS= read -r -d '' -t 0.3 state <&4 || true
+    [[ $state == *"completed"* ]] && break
+done
+stop
+
+for ((i = 0; i < 5; i++)); do
+    port=$((port + 2))
+    from=$(now)
+    start -incoming "exec:cat $bench_tmp/qemu.image"
+    open 3 "$port"
+    open 4 "$((port + 1))"
+    printf 'cont\n' >&4
+    answer
+    awk -v a="$from" -v b="$(now)" 'BEGIN { print (b - a) * 1000 }' >>"$bench_tmp/qemu"
+    stop
+done
+reference=$(median <"$bench_tmp/qemu")
+echo "restore-qemu-tcg $reference ms"
+awk -v a="$ours" -v b="$reference" 'BEGIN { print "ratio restore-vs-qemu", a / b }'
