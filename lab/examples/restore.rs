@@ -91,7 +91,7 @@ fn main() -> Result<()> {
     ] {
         let mut resets = Vec::new();
         for _ in 0..11 {
-            vm.run(format!(
+            vm.run(&*format!(
                 "head -c {}k /dev/zero | tr '\\0' x > /tmp/dirt",
                 kib
             ))?

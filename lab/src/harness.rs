@@ -8,8 +8,8 @@ use provium_vmm::Backend;
 use crate::config::Config;
 use crate::events::{EventSink, NoEvents};
 use crate::guest::{Guests, Progress, Silent};
-use crate::pool::Pool;
 use crate::images::Images;
+use crate::pool::Pool;
 
 /// The run's common ground. One per process is enough; cheap to share.
 pub struct Harness {

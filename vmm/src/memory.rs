@@ -177,7 +177,8 @@ mod tests {
         let pages = [[1u8; 4096], [2; 4096]].concat();
         file.write_all_at(&pages, 0x1000 + 0xf_f000).unwrap();
         // The last page of the first region and the first of the second.
-        map_image(&memory, &file, 0x1000, &[0xf_f000..0x10_1000]).unwrap();
+        let across = std::slice::from_ref(&(0xf_f000..0x10_1000));
+        map_image(&memory, &file, 0x1000, across).unwrap();
         let read = |address| memory.read_obj::<u8>(GuestAddress(address)).unwrap();
         assert_eq!([read(0x5000), read(0xf_f123), read(0x100_0000)], [0, 1, 2]);
         memory.write_obj(7u8, GuestAddress(0xf_f123)).unwrap();

@@ -122,6 +122,11 @@ impl Instance {
         })
     }
 
+    /// Whether its memory has its part of the pool.
+    pub(super) fn is_charged(&self) -> bool {
+        lock(&self.charge).is_some()
+    }
+
     /// Gives back `charge` when the machine's memory is freed.
     pub(super) fn hold(&self, charge: Charge) {
         *lock(&self.charge) = Some(charge);

@@ -445,6 +445,20 @@ impl Standing {
     pub(crate) async fn wake(self) -> Result<()> {
         let (core, call, instance) = (&self.core, self.call, &self.instance);
         let machine = core.up_machine_of(call, instance)?;
+        if !instance.is_charged() {
+            let session = &core.session;
+            let charge =
+                session
+                    .share()
+                    .charge(session.world(), self.memory, session.tell_waiting());
+            match charge.await {
+                Ok(charge) => instance.hold(charge),
+                Err(error) => {
+                    core.put_down();
+                    return Err(core.error(call, Reason::Pool(error)));
+                }
+            }
+        }
         machine
             .resume()
             .map_err(|error| core.error(call, Reason::Machine(error)))?;

@@ -9,7 +9,7 @@ use crate::args::Args;
 use crate::bind::guest::unit;
 use crate::fault::Fault;
 use crate::handle::Object;
-use crate::native::{Answer, Cx, Native};
+use crate::native::{Cx, Native};
 
 pub(crate) const TABLE: &[Native] = &[
     Native {
