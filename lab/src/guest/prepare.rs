@@ -450,7 +450,7 @@ mod tests {
                 .prepare("nope")
                 .unwrap_err()
                 .to_string()
-                .contains("known: minimal")
+                .contains("minimal")
         );
     }
 }
