@@ -55,6 +55,41 @@ impl Place {
         command
     }
 
+    /// A script for the shell, to be run here as the program is.
+    pub(crate) fn shell(&self, script: &str) -> Command {
+        let mut command = Command::new("sh");
+        for (name, value) in self.command("").get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command
+            .args(["-c", script])
+            .current_dir(self.path())
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs the program with these words, and these files behind them.
+    pub(crate) fn run_words(&self, words: &[&str], files: &[PathBuf]) -> Ran {
+        let mut command = self.command("");
+        command.args(words).args(files).output().unwrap().into()
+    }
+
+    /// The files of a directory whose names begin so.
+    pub(crate) fn files(&self, dir: &str, start: &str) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.path().join(dir)).unwrap();
+        let paths = entries.map(|entry| entry.unwrap().path());
+        let starts = |path: &PathBuf| {
+            path.file_name()
+                .unwrap()
+                .to_string_lossy()
+                .starts_with(start)
+        };
+        paths.filter(starts).collect()
+    }
+
     /// Runs the program with the words of `line`.
     pub(crate) fn run(&self, line: &str) -> Ran {
         self.command(line).output().unwrap().into()
