@@ -20,12 +20,18 @@ pub(crate) fn check(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());
     }
-    if let Some(dir) = path.parent() {
-        std::fs::create_dir_all(dir)?;
-    }
+    make_parent(path)?;
     let temporary = beside(path);
     std::fs::write(&temporary, [])?;
     std::fs::remove_file(&temporary)
+}
+
+/// Makes the directory that the file at `path` is in.
+pub(crate) fn make_parent(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(dir) => std::fs::create_dir_all(dir),
+        None => Ok(()),
+    }
 }
 
 /// A name next to `path` that no other process uses.

@@ -132,9 +132,7 @@ pub(crate) fn write_rerun(path: &Path, failed: &[PathBuf]) -> Result<(), Problem
         return Ok(());
     }
     let write = || {
-        if let Some(dir) = path.parent() {
-            std::fs::create_dir_all(dir)?;
-        }
+        atomic::make_parent(path)?;
         let failed = failed.iter().cloned().collect();
         atomic::write(path, &serde_json::to_vec(&Rerun { failed })?)
     };

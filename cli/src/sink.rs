@@ -1,18 +1,23 @@
 //! Where the library's events and the progress of guest preparation become news.
 
+use std::collections::BTreeMap;
 use std::sync::mpsc::Sender;
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use provium_lab::guest::{GuestStep, Progress};
 use provium_lab::{EventKind, EventSink};
 
 use crate::news::News;
+use crate::scheduler::LONG_WAIT;
 
 /// Tells the desk what labs and guest preparation tell.
 pub(crate) struct NewsSink {
     tell: Mutex<Sender<News>>,
     /// The last preparation line, so that repeated percentages do not become repeated lines.
     last: Mutex<String>,
+    /// Since when files wait for the pool, and whether that was told.
+    waits: Mutex<BTreeMap<String, (Instant, bool)>>,
 }
 
 impl NewsSink {
@@ -22,6 +27,24 @@ impl NewsSink {
         Self {
             tell: Mutex::new(tell),
             last: Mutex::default(),
+            waits: Mutex::default(),
+        }
+    }
+
+    /// A call that waits for long deserves a line.
+    fn note_long_wait(&self, file: &str, text: &str) {
+        let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
+        if text.is_empty() {
+            waits.remove(file);
+            return;
+        }
+        let (since, told) = waits
+            .entry(file.to_owned())
+            .or_insert_with(|| (Instant::now(), false));
+        if since.elapsed() >= LONG_WAIT && !*told {
+            *told = true;
+            let text = format!("{file} {text}");
+            self.tell(News::Note { text });
         }
     }
 
@@ -38,6 +61,7 @@ impl EventSink for NewsSink {
     }
 
     fn waiting(&self, file: &str, text: &str) {
+        self.note_long_wait(file, text);
         self.tell(News::Phase {
             path: Some(file.to_owned()),
             text: text.to_owned(),

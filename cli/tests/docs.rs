@@ -8,7 +8,7 @@ use support::{Place, repository};
 /// Seconds differ from run to run.
 fn without_times(text: &str) -> String {
     let word = |word: &str| {
-        let number = word.trim_end_matches([';', ')', '\n']).strip_suffix('s');
+        let number = word.trim_end_matches([';', ')', ',']).strip_suffix('s');
         let is_time = number.is_some_and(|number| {
             number.contains('.') && number.chars().all(|c| c.is_ascii_digit() || c == '.')
         });

@@ -4,9 +4,11 @@
 
 mod support;
 
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-use support::{Ran, program, repository};
+use provium_protocol::EventKind;
+use support::{Place, Ran, program, repository, stream};
 
 /// The program in the repository, with the user's own cache.
 fn run(arguments: &str) -> Ran {
@@ -172,4 +174,179 @@ fn processes_with(marker: &[u8]) -> Vec<std::path::PathBuf> {
                 .is_ok_and(|text| text.windows(marker.len()).any(|window| window == marker))
         })
         .collect()
+}
+
+const BOOTS: &str = "local vm = provium:vm('a', 'minimal'):boot()\n\
+                     test('it runs', function(t) t:assert_eq(vm:run('echo hi').stdout, 'hi\\n') end)";
+
+/// A place whose runs use the user's own prepared guests and leave everything else behind here.
+struct Kitchen(Place);
+
+impl Kitchen {
+    fn with(files: &[(&str, &str)]) -> Self {
+        let place = Place::with(files);
+        std::fs::create_dir(place.path().join("tmp")).unwrap();
+        Self(place)
+    }
+
+    fn command(&self, line: &str) -> Command {
+        let mut command = program();
+        command
+            .args(line.split_whitespace())
+            .current_dir(self.0.path())
+            .env("PROVIUM_VMM", "soft")
+            .env("PROVIUM_RERUN_STATE", self.0.path().join("rerun.json"))
+            .env("TMPDIR", self.0.path().join("tmp"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    fn temporary_files(&self) -> usize {
+        std::fs::read_dir(self.0.path().join("tmp"))
+            .unwrap()
+            .count()
+    }
+
+    fn events(&self) -> Vec<provium_protocol::Event> {
+        stream::read(&self.0.path().join("ev"))
+    }
+}
+
+#[test]
+fn r107_r125_files_that_boot_vms_never_exceed_the_pool() {
+    let files = ["a", "b", "c"].map(|name| format!("{name}.test.lua"));
+    let source = BOOTS.replace("'minimal')", "'minimal', {memory = '256M'})");
+    let files: Vec<(&str, &str)> = files.iter().map(|name| (&**name, &*source)).collect();
+    let kitchen = Kitchen::with(&files);
+    // Room for three files and one VM: 3 x 50 + 256 + 32 MiB.
+    let mut command = kitchen.command("run -j 3 --mem 450M --cpus 3 --save-events ev");
+    Ran::from(command.output().unwrap()).expect(0);
+    let events = kitchen.events();
+    stream::check(&events);
+    let (mut up, mut most, mut together) = (0, 0, 0);
+    let mut in_flight = 0;
+    for event in &events {
+        match &event.kind {
+            EventKind::FileDispatched(_) => in_flight += 1,
+            EventKind::FileCompleted(_) => in_flight -= 1,
+            EventKind::VmSpawned(vm) => {
+                assert_eq!(vm.memory_bytes, 256 << 20);
+                up += 1;
+            }
+            EventKind::VmShutdown(_) => up -= 1,
+            EventKind::PoolState(pool) => {
+                assert!(pool.used.memory_bytes <= 450 << 20, "{pool:?}");
+            }
+            _ => {}
+        }
+        most = most.max(up);
+        together = together.max(in_flight);
+    }
+    assert_eq!(
+        (most, together),
+        (1, 3),
+        "files in parallel, VMs one at a time"
+    );
+}
+
+#[test]
+fn r125_a_boot_past_the_claim_or_the_pool_fails_with_the_numbers() {
+    let claimed = format!("provium:claim{{memory = '300M'}}\n{BOOTS}");
+    let kitchen = Kitchen::with(&[("a.test.lua", &claimed), ("b.test.lua", BOOTS)]);
+    let ran = Ran::from(kitchen.command("run --mem 400M").output().unwrap()).expect(1);
+    for part in [
+        "544 MiB for this VM are more than is left of the file's claim: 0 MiB of 300 MiB",
+        "544 MiB for this VM and 50 MiB that this file holds are more than the pool's 400 MiB",
+    ] {
+        assert!(ran.stdout.contains(part), "{part}\n{}", ran.stdout);
+    }
+}
+
+#[test]
+fn r062_an_interrupt_during_a_boot_ends_the_run() {
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        let kitchen = Kitchen::with(&[("a.test.lua", BOOTS), ("b.test.lua", BOOTS)]);
+        let child = kitchen
+            .command("run -j 1 a.test.lua b.test.lua --save-events ev")
+            .spawn()
+            .unwrap();
+        // Somewhere in the boot of the first file.
+        while std::fs::metadata(kitchen.0.path().join("ev")).map_or(0, |data| data.len()) < 150 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        std::thread::sleep(Duration::from_millis(400));
+        let sent = Instant::now();
+        // SAFETY: sends a signal to a child of this process that has not been waited for.
+        unsafe { libc::kill(child.id().cast_signed(), signal) };
+        let ran = Ran::from(child.wait_with_output().unwrap()).expect(2);
+        assert!(
+            sent.elapsed() < Duration::from_secs(10),
+            "{:?}",
+            sent.elapsed()
+        );
+        assert!(
+            ran.stdout.contains("a.test.lua:1: interrupted"),
+            "{}",
+            ran.stdout
+        );
+        assert!(ran.stdout.contains("1 file(s); 0 passed"), "{}", ran.stdout);
+        stream::check(&kitchen.events());
+        assert_eq!(kitchen.temporary_files(), 0);
+    }
+}
+
+/// All files below a directory.
+fn listing(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    let mut open = vec![dir.to_path_buf()];
+    while let Some(dir) = open.pop() {
+        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                open.push(path);
+            } else {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn a_run_that_is_killed_anywhere_leaves_nothing_behind() {
+    let kitchen = Kitchen::with(&[("a.test.lua", BOOTS), ("b.test.lua", BOOTS)]);
+    let cache = provium_lab::config::Places::from_env().guests();
+    // Also makes sure that the guest is there before anything is killed.
+    Ran::from(kitchen.command("run").output().unwrap()).expect(0);
+    let before = listing(&cache);
+    let mut chance = 7_u64;
+    for round in 0..50 {
+        chance = chance
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        let mut child = kitchen
+            .command("run -j 2 --junit j.xml --report r.html")
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis((chance >> 33) % 1500));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let children = format!("/proc/{0}/task/{0}/children", std::process::id());
+        let left = std::fs::read_to_string(children).unwrap_or_default();
+        assert!(
+            !left.split(' ').any(|pid| pid == child.id().to_string()),
+            "round {round}"
+        );
+        assert_eq!(kitchen.temporary_files(), 0, "round {round}");
+        assert_eq!(listing(&cache), before, "round {round}");
+        let hidden = listing(kitchen.0.path()).into_iter().find(|path| {
+            path.file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with('.'))
+        });
+        assert_eq!(hidden, None, "round {round}");
+    }
+    Ran::from(kitchen.command("run").output().unwrap()).expect(0);
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use provium_lua::{Filter, MetaMatch, Setup};
 
 use crate::args::{Order, RunArgs};
+use crate::atomic;
 use crate::budget;
 use crate::builds;
 use crate::chain;
@@ -263,7 +264,8 @@ fn reporters(
     };
     let events = args.save_events.as_deref();
     if let Some(path) = events.or(coverage.map(Coverage::events)) {
-        let file = File::create(path).map_err(Problem::file("write", path))?;
+        let file = atomic::make_parent(path).and_then(|()| File::create(path));
+        let file = file.map_err(Problem::file("write", path))?;
         reporters.add(EventWriter::new(
             format!("event file {}", path.display()),
             file,

@@ -17,8 +17,8 @@ use crate::pressure::Pressure;
 /// file is noticed at once.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// A file that waits for longer than this deserves a line (R-050 has the same figure).
-const LONG_WAIT: Duration = Duration::from_secs(30);
+/// What waits for longer than this deserves a line (R-050 has the same figure).
+pub(crate) const LONG_WAIT: Duration = Duration::from_secs(30);
 
 /// The queue and who is in flight.
 pub(super) struct Dispatcher<'a> {

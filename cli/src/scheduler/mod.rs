@@ -14,7 +14,7 @@ mod attempt;
 mod classic;
 mod dispatch;
 
-pub(crate) use dispatch::why;
+pub(crate) use dispatch::{LONG_WAIT, why};
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
