@@ -59,6 +59,8 @@ pub(crate) enum Command {
     Console(ConsoleArgs),
     /// Boot a profile and read Lua from a prompt, with `vm` being the machine
     Repl(ReplArgs),
+    /// Look after the cache of fixtures: VMs and labs prepared once and then resumed
+    Fixture(FixtureArgs),
     /// Run the `build` command of a profile, or of all profiles that have one
     Prepare(PrepareArgs),
     /// Write a commented provium.toml and a first test
@@ -286,6 +288,42 @@ pub(crate) struct ListArgs {
     /// Configuration file; without it provium.toml is searched upward from here
     #[arg(long, value_name = "PATH")]
     pub(crate) config: Option<PathBuf>,
+}
+
+/// `provium fixture`.
+#[derive(Debug, Args)]
+pub(crate) struct FixtureArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: FixtureCommand,
+}
+
+/// What can be done with fixtures.
+#[derive(Debug, Subcommand)]
+pub(crate) enum FixtureCommand {
+    /// List the entries of the cache with their sizes
+    List(CommonArgs),
+    /// Build a fixture unless it is in the cache
+    Build(OneFixtureArgs),
+    /// Build a fixture anew
+    Rebuild(OneFixtureArgs),
+    /// Remove all entries that nobody is building
+    Clean(CommonArgs),
+    /// List the fixtures that would have to be built
+    Stale(CommonArgs),
+    /// Print what a fixture depends on, and what changed since it was last built
+    Why(OneFixtureArgs),
+}
+
+/// A fixture, and the flags of all commands.
+#[derive(Debug, Args)]
+pub(crate) struct OneFixtureArgs {
+    /// Its path below a root, without .fixture.lua
+    #[arg(value_name = "PATH")]
+    pub(crate) name: String,
+    /// Flags of all commands.
+    #[command(flatten)]
+    pub(crate) common: CommonArgs,
 }
 
 /// The flags of `provium console`.

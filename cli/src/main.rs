@@ -65,6 +65,7 @@ fn carry_out(cli: Cli) -> Result<Exit, Problem> {
         Some(Command::Doctor(args)) => commands::doctor::doctor(&args),
         Some(Command::Console(args)) => commands::console::console(&args),
         Some(Command::Repl(args)) => commands::repl::repl(&args),
+        Some(Command::Fixture(args)) => commands::fixture::fixture(&args),
         Some(Command::Prepare(args)) => commands::prepare::prepare(&args),
         Some(Command::Init(args)) => commands::init::init(&args),
         Some(Command::Events(args)) => commands::events::events(&args),

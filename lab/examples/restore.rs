@@ -92,8 +92,7 @@ fn main() -> Result<()> {
         let mut resets = Vec::new();
         for _ in 0..11 {
             vm.run(&*format!(
-                "head -c {}k /dev/zero | tr '\\0' x > /tmp/dirt",
-                kib
+                "head -c {kib}k /dev/zero | tr '\\0' x > /tmp/dirt"
             ))?
             .assert_ok()?;
             resets.push(timed(|| Ok(session.root().restore(&baseline)?))?);

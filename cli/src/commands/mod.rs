@@ -3,6 +3,7 @@
 pub(crate) mod console;
 pub(crate) mod doctor;
 pub(crate) mod events;
+pub(crate) mod fixture;
 pub(crate) mod init;
 pub(crate) mod list;
 pub(crate) mod lsp;

@@ -151,6 +151,8 @@ fn once(
     if !args.no_preflight {
         preflight::check(&session, &selection.files)?;
     }
+    let (cache, limit) = (&session.config.cache_dir, session.config.cache_max_size);
+    provium_lab::fixture::Cache::new(cache).trim(limit);
     let bases = session.bases.clone();
     let state = rerun_state(&session.places);
     let files = plan(selection.files, &args.order, seed(args));
