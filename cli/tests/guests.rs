@@ -60,6 +60,12 @@ fn system_calls_do_what_linux_says() {
     run("run tests/syscalls").expect(0);
 }
 
+/// The documented API, section by section.
+#[test]
+fn the_api_is_as_documented() {
+    run("run tests/api").expect(0);
+}
+
 /// Guests that do their worst are reported within their deadlines, and the next test runs.
 #[test]
 fn hostile_guests_are_reported_and_do_not_stop_the_run() {
