@@ -157,9 +157,10 @@ impl Args {
         match self.values.iter().any(|value| !value.is_nil()) {
             false => Ok(()),
             true => Err(Fault(format!(
-                "{}: takes {} arguments, got {}",
+                "{}: takes {} argument{}, got {}",
                 self.call,
                 self.position,
+                if self.position == 1 { "" } else { "s" },
                 self.position + self.values.len()
             ))),
         }

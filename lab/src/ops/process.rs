@@ -251,7 +251,7 @@ impl Process {
         let op = ops::ProcSignal {
             h: self.0.h,
             signal,
-            group: None,
+            group: Some(true),
         };
         self.start_request("proc:signal", op, drop)
     }
@@ -418,7 +418,7 @@ impl Process {
         let op = ops::ProcSignal {
             h: self.0.h,
             signal,
-            group: None,
+            group: Some(true),
         };
         // False means that it has ended already, which is what closing wants.
         let _was_running = self

@@ -15,7 +15,7 @@ use crate::agent::ChannelEnd;
 use crate::error::{Error, Reason, Result};
 use crate::session::{Class, Closable, Registration, Site};
 use crate::vm::{Connection, Offender, VmCore};
-use crate::wait::{Either, Limit, Pending, World, both, lock};
+use crate::wait::{Either, Limit, LimitReached, Pending, World, both, lock};
 
 /// What a stream is, for diagnostics (L-200).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,6 +126,11 @@ impl<S: Source> Reader<S> {
             Either::First(Err(Some(reason))) => {
                 Err(Error::new(call, self.source.resource(), reason))
             }
+            // Nothing comes from a machine that has stopped but what it had sent before (L-198).
+            Either::Second(LimitReached::Stopped) => Ok(match self.source.poll_chunk() {
+                Poll::Ready(Ok(chunk)) => Chunk::Data(chunk),
+                Poll::Ready(Err(_)) | Poll::Pending => Chunk::End,
+            }),
             Either::Second(_) => Ok(Chunk::Late),
         }
     }

@@ -11,7 +11,7 @@ use crate::agent::{LinkError, Request, Stager};
 use crate::error::{Error, Reason, Result};
 use crate::units::show_duration;
 use crate::vm::Connection;
-use crate::wait::{Either, Limit, Pending, both, lock};
+use crate::wait::{Either, Limit, LimitReached, Pending, both, lock};
 
 /// A system call to make (L-107, L-108). Indices count from 0 here; the Lua side converts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -191,6 +191,13 @@ pub struct IoctlResult {
     pub out_bufs: Vec<Vec<u8>>,
 }
 
+/// The zeroed buffer of a command that, by its own encoding, fills one (L-111).
+fn written_by_kernel(cmd: u32) -> Option<IoctlData> {
+    const READ: u32 = 2;
+    let (direction, size) = (cmd >> 30, (cmd >> 16) & 0x3fff);
+    (direction & READ != 0).then(|| IoctlData::Bytes(vec![0; size as usize]))
+}
+
 impl Ioctl {
     fn check(&self) -> Result<(), Reason> {
         let refuse = |name: &str, problem: String| {
@@ -227,14 +234,15 @@ impl Ioctl {
 
     fn into_op(self, connection: &Connection) -> Result<ops::Ioctl, Reason> {
         self.check()?;
-        let data_len = match &self.data {
+        let data = self.data.or_else(|| written_by_kernel(self.cmd));
+        let data_len = match &data {
             Some(IoctlData::Bytes(bytes)) => bytes.len(),
             _ => 0,
         };
         let total = data_len + self.bufs.iter().map(Vec::len).sum::<usize>();
         let stager = Stager::new(connection.link(), total)
             .map_err(|limit| Reason::Refused(limit.to_string()))?;
-        let data = self.data.map(|data| match data {
+        let data = data.map(|data| match data {
             IoctlData::Bytes(bytes) => ops::IoctlData::Bytes(stager.blob(bytes)),
             IoctlData::Int(value) => ops::IoctlData::Int(value),
         });
@@ -414,7 +422,11 @@ impl SyscallHandle {
                 });
                 if let Some(limit) = timeout {
                     let timer = Limit::new(core.guest.world(), &core.connection.machine(), limit);
-                    if let Either::Second(_) = both(ended, timer).await {
+                    if let Either::Second(end) = both(ended, timer).await {
+                        if end == LimitReached::Stopped {
+                            let gone = LinkError::Down("the VM has stopped".to_owned());
+                            return Err(core.connection.error(call, &core.resource, gone));
+                        }
                         let what = format!("the system call ({} given)", show_duration(limit));
                         let reason = Reason::Timeout { what, after: limit };
                         return Err(Error::new(call, &*core.resource, reason));

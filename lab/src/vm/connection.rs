@@ -14,6 +14,7 @@ use super::Instance;
 use super::watch::{Verdict, watch};
 use crate::agent::{Link, LinkError, OpenError, open, open_worker};
 use crate::error::{Error, GuestFailure, Reason, Result};
+use crate::state::{Need, VmState};
 use crate::wait::{Either, Limit, both, lock};
 
 /// How long a lost link may take to come back (E-048).
@@ -128,6 +129,11 @@ impl Connection {
             let reason = self.instance.stale_reason();
             return Err(Error::new(call, resource, Reason::Stale(reason)));
         }
+        if self.machine.state() == MachineState::Paused {
+            // It would wait for an answer until somebody resumes the guest (L-056).
+            let refused = VmState::Paused.check(Need::Booted);
+            refused.map_err(|reason| Error::new(call, resource, reason))?;
+        }
         match self.link.down() {
             None => Ok(self.link.clone()),
             Some(cause) if self.worker => Err(Error::new(
@@ -185,19 +191,18 @@ impl Connection {
     /// The error for an operation that was pending when the link went down; by then it is known whether the guest
     /// lives on (E-048).
     async fn lost(&self, call: &'static str, resource: &str, link: &Link, cause: &str) -> Error {
-        if !self.instance.is_good(self.epoch) && self.instance.end().is_none() {
-            let text = "the guest rebooted during the call".to_owned();
-            let console = self.instance.console_tail();
-            return Error::new(
-                call,
-                resource,
-                Reason::Dead {
-                    cause: text,
-                    console,
-                },
-            );
+        if let Some(error) = self.broken(call, resource) {
+            return error;
         }
         if self.worker {
+            // A worker's link also goes down with its guest. Whether the guest lives on shows on the main link.
+            if let Err(last) = self.instance.live_link(&self.machine).await {
+                let cause = format!("{cause}; {last}");
+                return self.instance.dead(call, resource, &cause);
+            }
+            if let Some(error) = self.broken(call, resource) {
+                return error;
+            }
             let text = format!("the worker ended during the call: {cause}");
             return Error::new(call, resource, Reason::Stale(text));
         }
@@ -218,6 +223,18 @@ impl Connection {
                 .instance
                 .dead(call, resource, &format!("{cause}; {last}")),
         }
+    }
+
+    /// The error for an operation during which the guest started again, if it did.
+    fn broken(&self, call: &'static str, resource: &str) -> Option<Error> {
+        let again = !self.instance.is_good(self.epoch) && self.instance.end().is_none();
+        again.then(|| {
+            let reason = Reason::Dead {
+                cause: format!("{} during the call", self.instance.latest_break()),
+                console: self.instance.console_tail(),
+            };
+            Error::new(call, resource, reason)
+        })
     }
 
     /// Bounds a request that the guest itself ends after `limit` of its time: by ten times that plus a minute of
@@ -303,7 +320,7 @@ impl Instance {
         let identity = (hello.boot_id, hello.pid);
         let before = lock(&self.agent).replace(identity.clone());
         if before.is_some_and(|before| before != identity) {
-            self.new_epoch("the agent was started again since it was opened");
+            self.new_epoch("the agent was started again");
         }
         *lock(&self.agent_exit) = hello.previous_exit;
         *lock(&self.link) = Some(link.clone());

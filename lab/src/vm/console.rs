@@ -12,7 +12,7 @@ use crate::ops::StreamKind;
 use crate::ops::{Reader, Source, find};
 use crate::session::{Class, Closable, Registration, Site};
 use crate::state::Need;
-use crate::wait::{Either, GuestTimer, Limit, Pending, both, lock};
+use crate::wait::{Either, GuestTimer, Limit, LimitReached, Pending, both, lock};
 
 /// Most bytes of one chunk (L-192).
 const CHUNK: usize = 64 * 1024;
@@ -93,6 +93,11 @@ async fn expect(
         what: shown.clone(),
         after,
     };
+    let gone = |instance: &Instance| {
+        let cause = instance.end();
+        let cause = cause.unwrap_or_else(|| "the console ended".to_owned());
+        Reason::Refused(format!("{shown} did not come: {cause}"))
+    };
     let Some(instance) = core.instance() else {
         return Err(core.error(call, late(Duration::ZERO)));
     };
@@ -118,12 +123,12 @@ async fn expect(
                 let keep = seen.len().min(text.len().saturating_sub(1));
                 seen.drain(..seen.len() - keep);
             }
-            Either::First(None) => {
-                let cause = instance
-                    .end()
-                    .unwrap_or_else(|| "the console ended".to_owned());
-                let reason = Reason::Refused(format!("{} did not come: {cause}", shown));
-                return Err(core.error(call, reason));
+            Either::First(None) => return Err(core.error(call, gone(&instance))),
+            Either::Second(LimitReached::Stopped) => {
+                return match find(&instance.console().read_log(), text) {
+                    Some(_) => Ok(()),
+                    None => Err(core.error(call, gone(&instance))),
+                };
             }
             Either::Second(_) => return Err(core.error(call, late(timeout))),
         }

@@ -225,9 +225,14 @@ impl Instance {
     }
 
     pub(super) fn stale_reason(&self) -> String {
+        format!("{} since it was opened", self.latest_break())
+    }
+
+    /// What made the handles stale: `the VM was reset`.
+    pub(super) fn latest_break(&self) -> String {
         let reason = lock(&self.facts.state).stale.clone();
         if reason.is_empty() {
-            "the VM was stopped since it was opened".to_owned()
+            "the VM was stopped".to_owned()
         } else {
             reason
         }
@@ -375,7 +380,7 @@ impl Facts {
                 } else {
                     "the VM was reset"
                 };
-                self.new_epoch(&format!("{who} since it was opened"));
+                self.new_epoch(who);
             }
             MachineEvent::State(_) | MachineEvent::PanicSeen(_) => {}
         }
@@ -392,7 +397,7 @@ impl Facts {
         let spawned = {
             let mut state = lock(&self.state);
             state.stopped.get_or_insert_with(|| cause.clone());
-            state.stale = "the VM was stopped since it was opened".to_owned();
+            state.stale = "the VM was stopped".to_owned();
             let epoch = self.epoch.fetch_add(1, Ordering::AcqRel) + 1;
             state.good = vec![epoch];
             state.spawned.take()

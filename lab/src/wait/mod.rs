@@ -21,7 +21,7 @@ use std::time::Duration;
 pub use pause::Stopwatch;
 pub use pending::Pending;
 pub(crate) use pending::{Either, both, join_all};
-pub(crate) use timer::{GuestTimer, Limit, nanos};
+pub(crate) use timer::{GuestTimer, Limit, LimitReached, nanos};
 pub use world::{Interrupted, World};
 
 /// A lock whose data is whole after every statement, so that a panic elsewhere does not take it away.

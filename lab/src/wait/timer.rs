@@ -33,6 +33,11 @@ impl GuestTimer {
         let at = machine.now_ns().saturating_add(nanos(span));
         Self::at(world, machine, at)
     }
+
+    /// Whether guest time has come that far.
+    fn reached(&self) -> bool {
+        self.machine.now_ns() >= self.at_ns
+    }
 }
 
 /// A duration in nanoseconds; what does not fit is for ever.
@@ -45,7 +50,7 @@ impl Future for GuestTimer {
 
     fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
         let stopped = matches!(self.machine.state(), MachineState::Stopped(_));
-        if stopped || self.machine.now_ns() >= self.at_ns {
+        if stopped || self.reached() {
             return Poll::Ready(());
         }
         if self.alarm.is_none() {
@@ -110,7 +115,8 @@ impl Drop for HostTimer {
     }
 }
 
-/// A duration that bounds guest work: guest time, with a host-time backstop (L-248).
+/// A duration that bounds guest work: guest time, with a host-time backstop (L-248); host time for a machine that is
+/// paused when the wait begins.
 pub(crate) struct Limit {
     guest: Option<GuestTimer>,
     host: HostTimer,
@@ -121,11 +127,18 @@ pub(crate) struct Limit {
 pub(crate) enum LimitReached {
     Guest,
     Host,
+    /// The machine stopped before: the time was not used up.
+    Stopped,
 }
 
 impl Limit {
     pub(crate) fn new(world: &Arc<World>, machine: &Arc<Machine>, span: Duration) -> Self {
-        let host = HostTimer::after(world, provium_vmm::host_backstop(span));
+        // A paused guest has no time of its own that could pass.
+        let host = match machine.state() {
+            MachineState::Paused => span,
+            _ => provium_vmm::host_backstop(span),
+        };
+        let host = HostTimer::after(world, host);
         Self {
             guest: Some(GuestTimer::after(world, machine, span)),
             host,
@@ -146,9 +159,12 @@ impl Future for Limit {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<LimitReached> {
         if let Some(guest) = &mut self.guest
-            && Pin::new(guest).poll(cx).is_ready()
+            && Pin::new(&mut *guest).poll(cx).is_ready()
         {
-            return Poll::Ready(LimitReached::Guest);
+            return Poll::Ready(match guest.reached() {
+                true => LimitReached::Guest,
+                false => LimitReached::Stopped,
+            });
         }
         Pin::new(&mut self.host)
             .poll(cx)
