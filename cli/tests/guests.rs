@@ -63,7 +63,7 @@ fn system_calls_do_what_linux_says() {
 /// The documented API, section by section.
 #[test]
 fn the_api_is_as_documented() {
-    run("run tests/api").expect(0);
+    run("run tests/api --timeout 900s").expect(0);
 }
 
 /// Guests that do their worst are reported within their deadlines, and the next test runs.

@@ -100,7 +100,7 @@ test("L-115: batch", function(t)
     error("stop")
   end), "stop")
   t:assert_contains(raised(t, vm.stat, vm, "/tmp/not-sent"), "No such file")
-  t:assert_contains(raised(t, vm.batch, vm, function(b) b:syscall(39, { args = {} }) end), "table")
+  t:assert_contains(raised(t, vm.batch, vm, function(b) b:syscall(0, { bufs = { "x" }, ptrs = { 1 } }) end), "plain integers")
   t:assert_contains(raised(t, vm.batch, vm, "x"), "function")
   t:assert_eq(#vm:batch(function() end), 0)
 end)
@@ -130,37 +130,4 @@ test("L-075, L-076: shutdown syncs, close does not ask", function(t)
   vm:close()
   vm:close()
   t:assert_eq(vm:state(), "shutdown")
-end)
-
-test("L-067: kernel_cmdline replaces the line, the harness's own words stay", function(t)
-  vm:boot { kernel_cmdline = "mine=1 quiet" }
-  local line = vm:read_file("/proc/cmdline")
-  t:assert_contains(line, "mine=1 quiet")
-  t:assert_contains(line, "console=ttyS0")
-  vm:close()
-end)
-
-test("L-068: one seed, one stream of random bytes", function(t)
-  local function bytes(seed)
-    vm:boot { rng_seed = seed }
-    local text = vm:run("head -c 32 /dev/urandom | od -An -tx1").stdout
-    vm:close()
-    return text
-  end
-  local first = bytes(7)
-  t:assert_eq(bytes(7), first)
-  t:assert_neq(bytes(8), first)
-end)
-
-test("L-072, L-073, L-242: a boot that fails says why, and the console is kept", function(t)
-  local e = raised(t, vm.boot, vm, { kernel_cmdline = "rdinit=/none init=/none", boot_timeout = "100s" })
-  for _, part in ipairs { "vm:boot", "vm a", "boot failed", "boot.test.lua:" } do t:assert_contains(e, part) end
-  t:assert_contains(e, "anic")
-  t:assert_eq(vm:state(), "dead")
-  t:assert_contains(vm:console():read_log(), "Linux version")
-  local late = provium:vm("late", "minimal", { memory = "64M" })
-  e = raised(t, late.boot, late, { boot_timeout = "20ms" })
-  t:assert_contains(e, "0.02s")
-  t:assert_contains(e, "timed out waiting for")
-  t:assert_eq(late:state(), "dead")
 end)

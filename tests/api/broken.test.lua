@@ -61,9 +61,14 @@ test("reset: every operation ends, and the VM goes on", function(t)
   vm:reset()
   all_raised(t, tasks, { "reset", "EOF" }, { expect = true, console_stream = true })
   t:assert_eq(vm:run("echo back").stdout, "back\n")
+  -- What looks at the console outlives a reset, and ends with the machine.
+  vm:kill()
+  t:assert(not tasks.expect:join("20s"))
+  t:assert(not tasks.console_stream:join("20s"))
 end)
 
 test("reset while it resets, paused operations, and operations during the reset", function(t)
+  vm:boot()
   local during = {}
   local task = co.spawn(function() vm:reset() end)
   for i = 1, 4 do
