@@ -39,10 +39,10 @@ open() {
     return 1
 }
 
-# Types a sum at the shell on fd 3, again and again, until its result comes back.
+# Types a sum at the shell on fd 3, again and again, until its result comes back: answer [SECONDS]
 answer() {
-    local sum=$((RANDOM + 100000)) line
-    for ((t = 0; t < 600; t++)); do
+    local sum=$((RANDOM + 100000)) line end=$((SECONDS + ${1:-60}))
+    while ((SECONDS < end)); do
         printf 'echo $((%d + 1))\n' "$sum" >&3
         while IFS= read -r -t 0.2 line <&3; do
             [[ $line == *"$((sum + 1))"* ]] && return
@@ -58,11 +58,24 @@ stop() {
     exec 3<&- 4<&- || true
 }
 
-start
-open 3 "$port"
-open 4 "$((port + 1))"
-answer
+# QEMU wedges in early boot now and then; such a run is made again, up to five times.
+for try in 1 2 3 4 5; do
+    port=$((port + 2))
+    start
+    open 3 "$port"
+    open 4 "$((port + 1))"
+    if answer 30; then
+        running=yes
+        break
+    fi
+    stop
+done
+if [[ -z ${running:-} ]]; then
+    echo "restore.sh: no shell under QEMU in five tries; there is no reference to compare with" >&2
+    exit 1
+fi
 printf 'stop\nmigrate "exec:cat > %s"\n' "$bench_tmp/qemu.image" >&4
+state=
 for ((t = 0; t < 600; t++)); do
     printf 'info migrate\n' >&4
     IFS= read -r -d '' -t 0.3 state <&4 || true
