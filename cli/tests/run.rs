@@ -685,3 +685,74 @@ fn r070_a_config_error_points_at_its_place() {
         ran.stderr
     );
 }
+
+#[test]
+fn r114_coverage_reports_and_leaves_no_file() {
+    let source = "test('x', {spec = {'A-10', 'A-9'}}, function() end) test('y', function() end)";
+    let place = Place::with(&[("a.test.lua", source)]);
+    std::fs::create_dir(place.path().join("tmp")).unwrap();
+    let run = |line: &str| -> support::Ran {
+        let mut command = place.command(line);
+        command.env("TMPDIR", place.path().join("tmp"));
+        command.output().unwrap().into()
+    };
+    let ran = run("run --coverage").expect(0);
+    for part in ["<b>A-9</b>", "<b>A-10</b>", "Without an identifier"] {
+        assert!(ran.stdout.contains(part), "{part}\n{}", ran.stdout);
+    }
+    let left = std::fs::read_dir(place.path().join("tmp")).unwrap().count();
+    assert_eq!(left, 0);
+    run("run --coverage --save-events mine").expect(0);
+    assert!(place.path().join("mine").is_file(), "a user's file stays");
+}
+
+#[test]
+fn r117_coverage_says_where_a_stream_is_damaged() {
+    let place = Place::with(&[("a.test.lua", GOOD)]);
+    place.run("run --save-events ev").expect(0);
+    let mut bytes = std::fs::read(place.path().join("ev")).unwrap();
+    bytes.pop();
+    std::fs::write(place.path().join("ev"), &bytes).unwrap();
+    let coverage = |arguments: &[&str]| -> support::Ran {
+        std::process::Command::new(env!("CARGO_BIN_EXE_provium-coverage"))
+            .args(arguments)
+            .current_dir(place.path())
+            .output()
+            .unwrap()
+            .into()
+    };
+    let ran = coverage(&["--from", "ev"]).expect(1);
+    let place_of_end = format!("byte {}", bytes.len());
+    assert!(ran.stderr.contains(&place_of_end), "{}", ran.stderr);
+    coverage(&[]).expect(2);
+    coverage(&["--from", "missing"]).expect(1);
+    let ran = place.run("events ev").expect(2);
+    assert!(ran.stdout.contains("test_passed") && ran.stderr.contains(&place_of_end));
+}
+
+#[test]
+fn the_page_about_a_run_holds_all_of_it() {
+    let place = Place::with(&[("a.test.lua", GOOD), ("b.test.lua", BAD)]);
+    place.run("run --report out/page.html").expect(1);
+    let page = std::fs::read_to_string(place.path().join("out/page.html")).unwrap();
+    let data = page
+        .lines()
+        .find_map(|line| line.strip_prefix("const run = "))
+        .unwrap();
+    let run: serde_json::Value = serde_json::from_str(data.trim_end_matches(';')).unwrap();
+    assert_eq!(run["files"][0]["status"], "passed");
+    let test = &run["files"][1]["tests"][0];
+    assert_eq!(
+        (&test["name"], &test["status"]),
+        (&"sum".into(), &"failed".into())
+    );
+    assert_eq!(test["log"][0], "trying");
+    assert!(
+        !page.contains("http://")
+            || page.matches("http://").count() == page.matches("http://www.w3.org").count()
+    );
+    assert!(
+        !page.contains("https://"),
+        "it needs nothing from elsewhere"
+    );
+}
