@@ -23,8 +23,7 @@ pub use share::Share;
 /// Memory reserved for a file besides its claim: its Lua state and what belongs to it.
 pub const FILE_OVERHEAD: u64 = 50 << 20;
 
-/// Memory charged for a VM besides its own: queues, console, the software CPU's translations. A default guest
-/// that boots and runs commands was measured at 20 to 30 MiB.
+/// Memory charged for a VM besides its own: queues, console, the software CPU's translations; an estimate.
 pub const VM_OVERHEAD: u64 = 32 << 20;
 
 /// Memory and CPUs that a run may use; clones are the same pool.
