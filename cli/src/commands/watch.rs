@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+use notify::event::ModifyKind;
 use notify::{Event, EventKind, RecursiveMode, Watcher};
 use provium_lab::config::FILE_NAME;
 use provium_lua::scan::scan;
@@ -101,16 +102,17 @@ fn relevant(event: Event) -> Vec<PathBuf> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         name.ends_with(".lua") || name.ends_with(FILE_NAME)
     };
+    // A directory that came or was moved brings what is in it.
+    let brings = matches!(
+        event.kind,
+        EventKind::Create(_) | EventKind::Modify(ModifyKind::Name(_))
+    );
     let mut files = Vec::new();
-    for path in event.paths {
-        if matches!(event.kind, EventKind::Create(_)) && path.is_dir() {
-            // What came with the directory was there before it was watched.
+    let mut open = event.paths;
+    while let Some(path) = open.pop() {
+        if brings && path.symlink_metadata().is_ok_and(|data| data.is_dir()) {
             let entries = std::fs::read_dir(&path).into_iter().flatten().flatten();
-            files.extend(
-                entries
-                    .map(|entry| entry.path())
-                    .filter(|path| of_suite(path)),
-            );
+            open.extend(entries.map(|entry| entry.path()));
         } else if of_suite(&path) {
             files.push(path);
         }
