@@ -259,10 +259,11 @@ fn identifiers(value: &Value) -> Vec<String> {
 
 /// Compares as people sort: runs of digits by their value, so `A-9` comes before `A-10`.
 fn natural(a: &str, b: &str) -> Ordering {
-    let (mut a, mut b) = (pieces(a), pieces(b));
+    let (mut left, mut right) = (pieces(a), pieces(b));
     loop {
-        return match (a.next(), b.next()) {
-            (None, None) => Ordering::Equal,
+        return match (left.next(), right.next()) {
+            // The same but for leading zeros.
+            (None, None) => (a.len(), a).cmp(&(b.len(), b)),
             (None, Some(_)) => Ordering::Less,
             (Some(_), None) => Ordering::Greater,
             (Some(left), Some(right)) => match piece_order(left, right) {
@@ -278,7 +279,7 @@ fn piece_order(a: &str, b: &str) -> Ordering {
     if digits(a) && digits(b) {
         let (x, y) = (a.trim_start_matches('0'), b.trim_start_matches('0'));
         // Of two numbers without leading zeros the longer is the larger, however long they are.
-        return (x.len(), x, a.len()).cmp(&(y.len(), y, b.len()));
+        return (x.len(), x).cmp(&(y.len(), y));
     }
     a.cmp(b)
 }
