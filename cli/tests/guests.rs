@@ -66,6 +66,12 @@ fn the_api_is_as_documented() {
     run("run tests/api --timeout 900s").expect(0);
 }
 
+/// Taking the lab back in time (L-202..L-206), fixtures included.
+#[test]
+fn snapshots_clones_and_fixtures_are_right() {
+    run_in("tests/snapshots", "run").expect(0);
+}
+
 /// Guests that do their worst are reported within their deadlines, and the next test runs.
 #[test]
 fn hostile_guests_are_reported_and_do_not_stop_the_run() {
