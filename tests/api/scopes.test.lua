@@ -202,7 +202,7 @@ end)
 test("L-039: claims", function(t)
   contains_all(t, raised(t, provium.claim, provium, { cpus = "many" }), "cpus")
   contains_all(t, raised(t, provium.claim, provium, { memry = "1M" }), "memry")
-  provium:claim { memory = "64M" }
+  provium:claim { memory = "2G" }
   t:assert_contains(raised(t, provium.claim, provium, { cpus = 1 }), "claim already taken")
 end)
 

@@ -94,7 +94,7 @@ test("L-065: a mistyped size", function(t)
 end)
 
 test("L-039: one claim per file", function(t)
-  provium:claim { memory = "64M", cpus = 1 }
+  provium:claim { memory = "1G", cpus = 1 }
   t:assert_contains(t:assert_raises(function() provium:claim {} end), "claim already taken")
 end)
 

@@ -226,7 +226,13 @@ fn tail_file(cx: &Cx<'_>, args: &mut Args) -> Answer {
         }
         other => {
             let wanted = "\"end\", \"beginning\", \"start\" or an offset";
-            return Err(options.wrong("start", wanted, &other));
+            return Err(match other.as_string() {
+                Some(text) => {
+                    let text = text.to_string_lossy();
+                    options.problem("start", format_args!("must be {wanted}, got \"{text}\""))
+                }
+                None => options.wrong("start", wanted, &other),
+            });
         }
     };
     cx.later(guest.start_tail_file(path, start), |cx, tail| {
