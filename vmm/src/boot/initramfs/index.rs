@@ -32,7 +32,7 @@ impl Index {
         Ok(index)
     }
 
-    /// Takes a further archive into account, made by [`Archive::finish`].
+    /// Takes a further archive into account, made by [`Archive::finish`](super::Archive::finish).
     pub fn extend(&mut self, archive: &[u8]) -> Result<(), InitramfsError> {
         for entry in cpio::Reader::new(archive) {
             self.add(&entry.map_err(|source| InitramfsError::Unreadable { at: 0, source })?);
