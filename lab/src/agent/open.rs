@@ -9,7 +9,7 @@ use std::time::Duration;
 use provium_devices::virtio::vsock::{ConnectionState, VsockStream};
 use provium_devices::{ByteStream, StreamError};
 use provium_protocol::{AGENT_PORT, FrameReader, Hello, HelloOk, PROTOCOL_VERSION, serial};
-use provium_vmm::Machine;
+use provium_vmm::{Machine, MachineState};
 
 use super::Link;
 use super::link::Now;
@@ -84,7 +84,16 @@ async fn over_vsock(
             Err(StreamError::MachineGone) => return Err(OpenError::MachineGone),
             Err(_) => {}
         }
-        GuestTimer::after(world, machine, RETRY).await;
+        retry(world, machine).await?;
+    }
+}
+
+/// Lets some guest time pass. No time passes in a machine that has stopped, and none is waited for.
+async fn retry(world: &Arc<World>, machine: &Arc<Machine>) -> Result<(), OpenError> {
+    GuestTimer::after(world, machine, RETRY).await;
+    match machine.state() {
+        MachineState::Stopped(_) => Err(OpenError::MachineGone),
+        _ => Ok(()),
     }
 }
 
@@ -124,7 +133,7 @@ async fn over_serial(
             return Ok(link);
         }
         number = number.wrapping_add(1);
-        GuestTimer::after(world, machine, RETRY).await;
+        retry(world, machine).await?;
     }
 }
 
