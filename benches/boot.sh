@@ -5,10 +5,7 @@
 #   benches/boot.sh [RUNS]
 source "$(dirname "$0")/common.sh"
 runs=${1:-5}
-if ! command -v qemu-system-x86_64 >/dev/null; then
-    echo "boot.sh: installing Debian's qemu-system-x86 for the comparison" >&2
-    apt-get install -y --no-install-recommends qemu-system-x86 >/dev/null
-fi
+need_qemu
 build
 guest
 
@@ -24,17 +21,14 @@ ours() {
     awk -v a="$from" -v b="$(now)" 'BEGIN { print b - a }'
 }
 
-# QEMU wedges now and then; such a run is made again, up to three times.
-qemu() {
-    local from out=$bench_tmp/qemu.out
+reference() {
+    local from out=$bench_tmp/qemu.out pid t
     for try in 1 2 3; do
         : >"$out"
         from=$(now)
-        qemu-system-x86_64 -accel tcg -M microvm,acpi=on,pit=on,pic=on -m 512 -nodefaults -no-user-config \
-            -display none -serial "file:$out" -no-reboot -kernel "$kernel" -initrd "$bench_tmp/initrd" \
-            -append "$cmdline" </dev/null 2>/dev/null &
-        local pid=$!
-        for ((t = 0; t < 6000; t++)); do
+        qemu "$machine" -serial "file:$out" -initrd "$bench_tmp/initrd" -append "$cmdline" &
+        pid=$!
+        for ((t = 0; t < 3000; t++)); do
             if grep -q "$line" "$out"; then
                 awk -v a="$from" -v b="$(now)" 'BEGIN { print b - a }'
                 kill "$pid" 2>/dev/null || true
@@ -45,14 +39,15 @@ qemu() {
         done
         kill "$pid" 2>/dev/null || true
         wait "$pid" 2>/dev/null || true
-        echo "boot.sh: QEMU printed nothing for a minute (try $try)" >&2
+        echo "boot.sh: QEMU printed nothing for half a minute (try $try)" >&2
     done
     return 1
 }
 
+choose_machine -initrd "$bench_tmp/initrd" -append "$cmdline"
 for ((i = 0; i < runs; i++)); do
     a=$(ours)
-    b=$(qemu)
+    b=$(reference)
     echo "$a" >>"$bench_tmp/ours"
     echo "$b" >>"$bench_tmp/qemu"
     awk -v a="$a" -v b="$b" 'BEGIN { print a / b }' >>"$bench_tmp/ratios"

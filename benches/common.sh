@@ -30,6 +30,47 @@ guest_program() {
     cc -O2 -static -o "$2" "$bench_root/benches/guest/$1"
 }
 
+# QEMU comes from Debian, for the comparisons alone.
+need_qemu() {
+    command -v qemu-system-x86_64 >/dev/null && return
+    echo "installing Debian's qemu-system-x86 for the comparison" >&2
+    apt-get install -y --no-install-recommends qemu-system-x86 >/dev/null
+}
+
+# Runs QEMU's microvm under TCG without any default device: qemu MACHINE-OPTIONS ARGUMENTS...
+qemu() {
+    local options=$1
+    shift
+    exec qemu-system-x86_64 -accel tcg -M "microvm,$options,pit=on,pic=on" -m 512 -nodefaults -no-user-config \
+        -display none -no-reboot -kernel "$kernel" "$@" </dev/null 2>/dev/null
+}
+
+# Sets `machine` to options under which QEMU boots the kernel with these arguments here. With ACPI,
+# which our machine has too, the guest may find no timer (its calibration against the PIT depends on
+# the host's timing) and then waits for ever; so that one is tried first, and the one without next.
+choose_machine() {
+    local out=$bench_tmp/qemu.probe pid t try
+    for machine in acpi=on acpi=off; do
+        for try in 1 2; do
+            : >"$out"
+            qemu "$machine" -serial "file:$out" "$@" &
+            pid=$!
+            for ((t = 0; t < 200; t++)); do
+                if grep -q "Run /init as init process" "$out"; then break; fi
+                sleep 0.1
+            done
+            kill "$pid" 2>/dev/null || true
+            wait "$pid" 2>/dev/null || true
+            if ((t < 200)); then
+                echo "reference: QEMU's microvm with $machine" >&2
+                return
+            fi
+            echo "QEMU's microvm with $machine did not boot in 20 s (try $try)" >&2
+        done
+    done
+    return 1
+}
+
 # Median of the numbers on standard input.
 median() {
     sort -g | awk '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'

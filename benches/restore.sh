@@ -7,13 +7,11 @@
 #   benches/restore.sh [CYCLES] [CLONES]
 source "$(dirname "$0")/common.sh"
 cycles=${1:-100} clones=${2:-50}
-if ! command -v qemu-system-x86_64 >/dev/null; then
-    echo "restore.sh: installing Debian's qemu-system-x86 for the comparison" >&2
-    apt-get install -y --no-install-recommends qemu-system-x86 >/dev/null
-fi
+need_qemu
 build
 guest
 restore=$(dirname "$pack")/restore
+cmdline="console=ttyS0 panic=-1 tsc=reliable 8250.nr_uarts=2 cryptomgr.notests"
 
 "$restore" "$cycles" "$clones" | tee "$bench_tmp/ours"
 ours=$(awk '$1 == "restore-first" { print $2 }' "$bench_tmp/ours")
@@ -21,11 +19,10 @@ ours=$(awk '$1 == "restore-first" { print $2 }' "$bench_tmp/ours")
 port=$((20000 + $$ % 20000))
 # Starts QEMU; its serial port and monitor are connections that the caller opens.
 start() {
-    qemu-system-x86_64 -accel tcg -M microvm,acpi=on,pit=on,pic=on -m 512 -nodefaults -no-user-config \
-        -display none -no-reboot -kernel "$kernel" -initrd "$initrd" \
-        -append "console=ttyS0 panic=-1 tsc=reliable 8250.nr_uarts=2 cryptomgr.notests" \
+    qemu "$machine" -initrd "$initrd" \
+        -append "$cmdline" \
         -serial "tcp:127.0.0.1:$port,server=on,wait=off" \
-        -monitor "tcp:127.0.0.1:$((port + 1)),server=on,wait=off" "$@" </dev/null 2>/dev/null &
+        -monitor "tcp:127.0.0.1:$((port + 1)),server=on,wait=off" "$@" &
     qemu_pid=$!
 }
 
@@ -58,7 +55,7 @@ stop() {
     exec 3<&- 4<&- || true
 }
 
-# QEMU wedges in early boot now and then; such a run is made again, up to five times.
+choose_machine -initrd "$initrd" -append "$cmdline"
 for try in 1 2 3 4 5; do
     port=$((port + 2))
     start
