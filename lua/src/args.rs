@@ -152,7 +152,24 @@ impl Args {
         }
     }
 
-    /// Refuses arguments that the call does not take.
+    /// Refuses more arguments than `most`; nils at the end are none. A method's handle comes on top.
+    pub(crate) fn at_most(&self, most: Option<usize>, method: bool) -> Result<(), Fault> {
+        let Some(most) = most else {
+            return Ok(());
+        };
+        let given = self.values.iter().rposition(|value| !value.is_nil());
+        let given = given.map_or(0, |last| last + 1) - usize::from(method && given.is_some());
+        if given <= most {
+            return Ok(());
+        }
+        Err(Fault(format!(
+            "{}: takes {most} argument{}, got {given}",
+            self.call,
+            if most == 1 { "" } else { "s" },
+        )))
+    }
+
+    /// Refuses what has not been read.
     pub(crate) fn end(&self) -> Result<(), Fault> {
         match self.values.iter().any(|value| !value.is_nil()) {
             false => Ok(()),

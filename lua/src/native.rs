@@ -115,12 +115,23 @@ impl Native {
         Ok(entry)
     }
 
+    /// How many arguments its signature has, a method's handle not counted; none if that is open, or if only the
+    /// prelude calls it.
+    fn most(&self) -> Option<usize> {
+        let open = self.class.starts_with('_') || self.signature.contains("...");
+        (!open).then(|| parameters(self.signature))
+    }
+
     fn function(self, lua: &Lua, file: &Arc<FileState>) -> mlua::Result<Function> {
         let file = Arc::clone(file);
+        let most = self.most();
         lua.create_function(move |lua, values: MultiValue| {
             let cx = Cx { lua, file: &file };
             let mut args = Args::new(self.call, values);
-            let answer = guarded(&file, self.call, || (self.run)(&cx, &mut args));
+            let answer = guarded(&file, self.call, || {
+                args.at_most(most, self.call.contains(':'))?;
+                (self.run)(&cx, &mut args)
+            });
             let form = match answer {
                 Ok(Done::Now(results)) => form(lua, Ok(results)),
                 Ok(Done::Later(later)) => (Value::Nil, Waiting::new(later)).into_lua_multi(lua),
@@ -131,6 +142,24 @@ impl Native {
             form
         })
     }
+}
+
+/// The number of parameters between the outermost parentheses of a signature.
+fn parameters(signature: &str) -> usize {
+    let (mut depth, mut commas, mut empty) = (0, 0, true);
+    for c in signature.chars() {
+        match c {
+            '(' | '{' | '<' => depth += 1,
+            ')' | '}' | '>' => depth -= 1,
+            ',' if depth == 1 => commas += 1,
+            _ => {}
+        }
+        if depth == 0 {
+            break;
+        }
+        empty &= c == '(' || c == ' ';
+    }
+    if empty { 0 } else { commas + 1 }
 }
 
 /// Runs `work`; a panic in it becomes a fault and poisons the file.
@@ -164,4 +193,26 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
     owned
         .or_else(|| panic.downcast_ref::<&str>().copied())
         .unwrap_or("no message")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parameters;
+
+    #[test]
+    fn a_signature_tells_how_many_arguments_a_call_takes() {
+        for (signature, count) in [
+            ("()", 0),
+            ("(): {kind: string, name: string}[]", 0),
+            ("(timeout?): RunResult", 1),
+            ("(fn: fun(a, b)): table[]", 1),
+            ("(opts?: {perm?: integer, auto_dep?: boolean})", 1),
+            (
+                "(host: string, guest: string, opts?: {a?: integer, b?: boolean})",
+                3,
+            ),
+        ] {
+            assert_eq!(parameters(signature), count, "{signature}");
+        }
+    }
 }

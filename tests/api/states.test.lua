@@ -163,7 +163,6 @@ test("L-050, L-058: shutdown from paused; the console stays readable", function(
 end)
 
 test("L-047, L-061, L-063: boot again cold, then a panic: dead", function(t)
-  t:skip("open: a stream does not end when the kernel panics")
   vm:boot()
   t:assert_raises(function() vm:stat("/tmp/open") end)
   local file = vm:open_file("/tmp/x", { write = true, create = true })
@@ -202,7 +201,6 @@ test("L-047, L-061, L-063: boot again cold, then a panic: dead", function(t)
 end)
 
 test("L-053, L-062: the power button, and a reboot by the guest itself", function(t)
-  t:skip("open: needs the VM of the test before it, which is open")
   local boots = select(2, vm:console():read_log():gsub("Linux version", ""))
   vm:boot()
   local file = vm:open_file("/tmp/x", { write = true, create = true })

@@ -138,7 +138,6 @@ test("twenty workers at once", { timeout = "200s" }, function(t)
 end)
 
 test("64 operations at once", { timeout = "200s" }, function(t)
-  t:skip("open: on a busy host something is not let go of within 20 s; not understood yet")
   local before, host = holdings(), host_holdings()
   local clock = vm:clock()
   local started = clock:get_ns()

@@ -215,11 +215,11 @@ impl Link {
         }
     }
 
-    /// Whether a claimed stream has ended and nothing of it is left (L-197).
-    pub(crate) fn stream_ended(&self, stream: u64) -> bool {
+    /// Whether a claimed stream has ended, or its guest is gone, and nothing of it is left (L-197).
+    pub(crate) fn stream_ended(&self, stream: u64, gone: bool) -> bool {
         let mut state = self.lock();
         self.pump(&mut state);
-        let down = state.down.is_some();
+        let down = gone || state.down.is_some();
         let channel = state.channels.get(&stream);
         channel.is_none_or(|channel| channel.is_empty() && (down || channel.end.is_some()))
     }

@@ -208,9 +208,9 @@ fn e052_stream_data_may_come_before_the_answer_that_names_it() {
     wire.say(&eof_frame(4, None).unwrap());
     link.claim(4);
     assert_eq!(ready(link.read_stream(4)).unwrap(), b"early");
-    assert!(!link.stream_ended(4));
+    assert!(!link.stream_ended(4, false));
     assert_eq!(ready(link.read_stream(4)).unwrap(), b"more");
-    assert!(link.stream_ended(4));
+    assert!(link.stream_ended(4, false));
     assert_eq!(ready(link.read_stream(4)), Err(ChannelEnd::Eof));
     link.forget_stream(4);
 }

@@ -13,6 +13,7 @@ mod raw;
 mod signal;
 mod stream;
 mod syscall;
+mod syscall_handle;
 mod worker;
 
 use std::future::Future;
@@ -27,7 +28,8 @@ pub use process::{Process, ProcessStatus};
 pub use signal::{signal_by_name, signal_name};
 pub(crate) use stream::{Reader, Source, find};
 pub use stream::{StreamKind, Tail};
-pub use syscall::{Ioctl, IoctlData, IoctlResult, Nested, Syscall, SyscallHandle, SyscallResult};
+pub use syscall::{Ioctl, IoctlData, IoctlResult, Nested, Syscall, SyscallResult};
+pub use syscall_handle::SyscallHandle;
 pub use worker::{JoinedProcess, Worker};
 
 use provium_protocol::Operation;

@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use provium_protocol::ops;
-use provium_vmm::Machine;
+use provium_vmm::{Machine, MachineState};
 
 use super::Guest;
 use crate::agent::ChannelEnd;
@@ -265,7 +265,8 @@ impl Source for AgentSource {
     }
 
     fn ended(&self) -> bool {
-        self.connection.link().stream_ended(self.stream)
+        let gone = matches!(self.connection.machine().state(), MachineState::Stopped(_));
+        self.connection.link().stream_ended(self.stream, gone)
     }
 
     fn machine(&self) -> Option<Arc<Machine>> {

@@ -1,17 +1,13 @@
 //! Raw kernel access (lua-api L-107..L-111, L-235, L-236).
 
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
-
 pub use provium_protocol::ops::Nested;
 use provium_protocol::ops::{self, Blob, Slot, Which};
 
-use super::Guest;
-use crate::agent::{LinkError, Request, Stager};
+use super::{Guest, SyscallHandle};
+use crate::agent::Stager;
 use crate::error::{Error, Reason, Result};
-use crate::units::show_duration;
 use crate::vm::Connection;
-use crate::wait::{Either, Limit, LimitReached, Pending, both, lock};
+use crate::wait::Pending;
 
 /// A system call to make (L-107, L-108). Indices count from 0 here; the Lua side converts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -296,14 +292,9 @@ impl Guest {
                 .into_op(&connection)
                 .map_err(|reason| Error::new(call, &*resource, reason))?;
             let request = connection.link().request(&ops::SyscallAsync { call: op });
-            let core = HandleCore {
-                guest,
-                connection,
-                resource,
-                sizes,
-                state: Mutex::new(HandleState::Running(request)),
-            };
-            Ok(SyscallHandle(Arc::new(core)))
+            Ok(SyscallHandle::new(
+                guest, connection, resource, sizes, request,
+            ))
         })
     }
 
@@ -355,106 +346,8 @@ impl Guest {
     }
 }
 
-/// A system call under way on a thread of its own (L-235). Dropping the last handle cancels it.
-#[derive(Clone)]
-pub struct SyscallHandle(Arc<HandleCore>);
-
-struct HandleCore {
-    guest: Guest,
-    connection: Connection,
-    resource: String,
-    sizes: Vec<usize>,
-    state: Mutex<HandleState>,
-}
-
-enum HandleState {
-    Running(Request<ops::SyscallResult>),
-    Ended(Result<ops::SyscallResult, LinkError>),
-    /// Its buffers are collected.
-    Finished(SyscallResult),
-}
-
-impl SyscallHandle {
-    /// Moves `Running` to `Ended` when the answer is there.
-    fn advance(&self) -> bool {
-        let mut state = lock(&self.0.state);
-        if let HandleState::Running(request) = &mut *state {
-            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-            match std::pin::Pin::new(request).poll(&mut context) {
-                std::task::Poll::Ready(answer) => *state = HandleState::Ended(answer),
-                std::task::Poll::Pending => return false,
-            }
-        }
-        true
-    }
-
-    /// Whether the call has returned (L-235).
-    #[must_use]
-    pub fn done(&self) -> bool {
-        self.advance()
-    }
-
-    /// Interrupts the call; a later await returns -1/EINTR if it was cut short (L-235).
-    pub fn cancel(&self) {
-        if let HandleState::Running(request) = &*lock(&self.0.state) {
-            request.cancel();
-        }
-    }
-
-    /// Waits for its result; at the timeout it raises and the call goes on.
-    pub fn wait(&self, timeout: Option<Duration>) -> Result<SyscallResult> {
-        self.start_wait(timeout).wait()
-    }
-
-    /// Starts [`SyscallHandle::wait`].
-    pub fn start_wait(&self, timeout: Option<Duration>) -> Pending<SyscallResult> {
-        let call = "handle:await";
-        let handle = self.clone();
-        Pending::new(
-            self.0.guest.world(),
-            call,
-            self.0.resource.clone(),
-            async move {
-                let core = &handle.0;
-                let ended = std::future::poll_fn(|_| match handle.advance() {
-                    true => std::task::Poll::Ready(()),
-                    false => std::task::Poll::Pending,
-                });
-                if let Some(limit) = timeout {
-                    let timer = Limit::new(core.guest.world(), &core.connection.machine(), limit);
-                    if let Either::Second(end) = both(ended, timer).await {
-                        if end == LimitReached::Stopped {
-                            let gone = LinkError::Down("the VM has stopped".to_owned());
-                            return Err(core.connection.error(call, &core.resource, gone));
-                        }
-                        let what = format!("the system call ({} given)", show_duration(limit));
-                        let reason = Reason::Timeout { what, after: limit };
-                        return Err(Error::new(call, &*core.resource, reason));
-                    }
-                } else {
-                    ended.await;
-                }
-                handle.collect(call).await
-            },
-        )
-    }
-
-    async fn collect(&self, call: &'static str) -> Result<SyscallResult> {
-        let core = &self.0;
-        let answer = match &*lock(&core.state) {
-            HandleState::Finished(result) => return Ok(result.clone()),
-            HandleState::Ended(answer) => answer.clone(),
-            HandleState::Running(_) => Err(LinkError::Down("it has not ended".to_owned())),
-        };
-        let result = answer.map_err(|error| core.connection.error(call, &core.resource, error))?;
-        let result = finish(&core.connection, call, &core.resource, result, &core.sizes).await?;
-        *lock(&core.state) = HandleState::Finished(result.clone());
-        Ok(result)
-    }
-}
-
 /// Collects buffers that did not fit the answer's frame.
-async fn finish(
+pub(super) async fn finish(
     connection: &Connection,
     call: &'static str,
     resource: &str,

@@ -157,10 +157,21 @@ impl Connection {
     ) -> Result<O::Reply> {
         let link = self.usable(call, resource).await?;
         let request = link.request(op);
-        match both(request, watch(&self.instance, &self.machine(), &link)).await {
+        self.answered(call, resource, &link, request).await
+    }
+
+    /// The answer to a request made on `link`, waited for as long as it can still come.
+    pub(crate) async fn answered<T>(
+        &self,
+        call: &'static str,
+        resource: &str,
+        link: &Link,
+        answer: impl Future<Output = Result<T, LinkError>>,
+    ) -> Result<T> {
+        match both(answer, watch(&self.instance, &self.machine(), link)).await {
             Either::First(Ok(reply)) => Ok(reply),
             Either::First(Err(LinkError::Down(cause))) => {
-                Err(self.lost(call, resource, &link, &cause).await)
+                Err(self.lost(call, resource, link, &cause).await)
             }
             Either::First(Err(error)) => Err(self.error(call, resource, error)),
             Either::Second(Verdict::Ended) => {
@@ -169,7 +180,7 @@ impl Connection {
             Either::Second(Verdict::Silent) => {
                 let cause = "the agent is silent";
                 link.fail(cause);
-                Err(self.lost(call, resource, &link, cause).await)
+                Err(self.lost(call, resource, link, cause).await)
             }
         }
     }

@@ -55,10 +55,7 @@ queued! {
     "b:unlink", |args| Ok(BatchOp::Unlink(args.bytes("path")?));
     "b:rename", |args| Ok(BatchOp::Rename(args.bytes("from")?, args.bytes("to")?));
     "b:syscall", |args| {
-        let call = syscall::read(args)?;
-        if !call.bufs.is_empty() || !call.ptrs.is_empty() || !call.nested.is_empty() {
-            return Err(Fault("b:syscall: a batch takes plain integers only".to_owned()));
-        }
+        let call = syscall::read_integers(args)?;
         Ok(BatchOp::Syscall(call.nr, call.args))
     };
 }

@@ -51,7 +51,6 @@ on_guests! {
         |cx, args| {
             let guest = args.guest()?;
             let path = args.bytes("path")?;
-            args.end()?;
             cx.later(guest.start_read_file(path), |cx, data| cx.values(cx.lua.create_string(data)?))
         };
         "write_file", "(path: string, data: string)",
@@ -60,7 +59,6 @@ on_guests! {
             let guest = args.guest()?;
             let path = args.bytes("path")?;
             let data = args.bytes("data")?;
-            args.end()?;
             cx.later(guest.start_write_file(path, data), unit)
         };
         "push_file", "(host: string, guest: string, opts?: {perm?: integer, auto_dep?: boolean})",
@@ -81,7 +79,6 @@ on_guests! {
         |cx, args| {
             let guest = args.guest()?;
             let path = args.bytes("path")?;
-            args.end()?;
             cx.later(guest.start_listdir(path), |cx, entries| {
                 cx.values(convert::entries(cx.lua, &entries)?)
             })
@@ -100,7 +97,6 @@ on_guests! {
         |cx, args| {
             let guest = args.guest()?;
             let path = args.bytes("path")?;
-            args.end()?;
             cx.later(guest.start_unlink(path), unit)
         };
         "rename", "(from: string, to: string)",
@@ -108,7 +104,6 @@ on_guests! {
         |cx, args| {
             let guest = args.guest()?;
             let (from, to) = (args.bytes("from")?, args.bytes("to")?);
-            args.end()?;
             cx.later(guest.start_rename(from, to), unit)
         };
         "open_file", "(path: string, mode: table): File",
@@ -124,7 +119,6 @@ on_guests! {
         "Mounts proc, sysfs, securityfs and devtmpfs where they are not mounted yet.",
         |cx, args| {
             let guest = args.guest()?;
-            args.end()?;
             cx.later(guest.start_mount_vfs(), unit)
         };
     }

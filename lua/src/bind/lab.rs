@@ -215,7 +215,6 @@ fn vm(cx: &Cx<'_>, args: &mut Args) -> Answer {
         return cx.ok_handle(Object::Vm(lab.vm(&name)?));
     };
     let options = read_options(cx, args)?;
-    args.end()?;
     cx.ok_handle(Object::Vm(lab.declare_vm(
         Some(&name),
         &profile,

@@ -21,7 +21,6 @@ pub(crate) const TABLE: &[Native] = &[
         run: |cx, args| {
             let vm = args.vm()?;
             let path = host_path(cx, args, "path")?;
-            args.end()?;
             cx.later(vm.start_snapshot(path.as_deref()), |cx, snapshot| {
                 cx.handle(Object::Snapshot(snapshot))
             })
@@ -41,7 +40,6 @@ pub(crate) const TABLE: &[Native] = &[
                 }
                 _ => RestoreFrom::Path(required_path(cx, args, "snapshot")?),
             };
-            args.end()?;
             cx.later(vm.start_restore(from), unit)
         },
     },
@@ -53,7 +51,6 @@ pub(crate) const TABLE: &[Native] = &[
         run: |cx, args| {
             let vm = args.vm()?;
             let name = args.text_or_nil("name")?;
-            args.end()?;
             let lab = cx.file.session.current();
             cx.later(vm.start_fork(&lab, name.as_deref()), |cx, vm| {
                 cx.handle(Object::Vm(vm))
@@ -69,7 +66,6 @@ pub(crate) const TABLE: &[Native] = &[
         run: |cx, args| {
             let lab = args.lab()?;
             let dir = host_path(cx, args, "dir")?;
-            args.end()?;
             let named = dir.is_some();
             cx.later(
                 lab.start_snapshot(dir.as_deref()),
@@ -94,7 +90,6 @@ pub(crate) const TABLE: &[Native] = &[
                 }
                 _ => LabSnapshot::at(required_path(cx, args, "snapshot")?),
             };
-            args.end()?;
             cx.later(lab.start_restore(&snapshot), unit)
         },
     },
@@ -106,7 +101,6 @@ pub(crate) const TABLE: &[Native] = &[
         run: |cx, args| {
             let lab = args.lab()?;
             let name = args.text_or_nil("name")?;
-            args.end()?;
             cx.later(lab.start_fork(name.as_deref())?, |cx, lab| {
                 cx.handle(Object::Lab(lab))
             })

@@ -110,8 +110,31 @@ pub(crate) fn length(args: &mut Args) -> Result<u64, Fault> {
 
 /// The call and its arguments in either shape.
 pub(crate) fn read(args: &mut Args) -> Result<Syscall, Fault> {
+    let nr = number(args)?;
+    if let Value::Table(_) = args.peek() {
+        let options = args.options("args", &["args", "bufs", "ptrs", "nested"])?;
+        args.end()?;
+        return from_table(nr, &options);
+    }
+    integer_form(nr, args)
+}
+
+/// The call with plain integers, the one shape that a batch takes.
+pub(crate) fn read_integers(args: &mut Args) -> Result<Syscall, Fault> {
+    let nr = number(args)?;
+    if let Value::Table(_) = args.peek() {
+        return Err(Fault(format!(
+            "{}: takes integers only; a call with a table of args, bufs, ptrs is made with \
+             vm:syscall, outside the batch",
+            args.call()
+        )));
+    }
+    integer_form(nr, args)
+}
+
+fn number(args: &mut Args) -> Result<u32, Fault> {
     let nr = args.int("nr")?;
-    let nr = u32::try_from(nr)
+    u32::try_from(nr)
         .ok()
         .filter(|nr| *nr <= i32::MAX.cast_unsigned())
         .ok_or_else(|| {
@@ -120,12 +143,10 @@ pub(crate) fn read(args: &mut Args) -> Result<Syscall, Fault> {
                 args.call(),
                 i32::MAX
             ))
-        })?;
-    if let Value::Table(_) = args.peek() {
-        let options = args.options("args", &["args", "bufs", "ptrs", "nested"])?;
-        args.end()?;
-        return from_table(nr, &options);
-    }
+        })
+}
+
+fn integer_form(nr: u32, args: &mut Args) -> Result<Syscall, Fault> {
     let mut syscall = Syscall {
         nr,
         ..Syscall::default()

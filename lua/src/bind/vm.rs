@@ -191,7 +191,6 @@ pub(crate) const HIDDEN: &[Native] = &[Native {
 fn boot(cx: &Cx<'_>, args: &mut Args) -> Answer {
     let vm = args.vm()?;
     let options = read_options(cx, args)?;
-    args.end()?;
     cx.file.observer.phase(&format!("booting vm {}", vm.name()));
     let pending = vm.start_boot(options);
     cx.later(pending, move |cx, ()| {
