@@ -133,10 +133,18 @@ impl FileState {
         display
     }
 
-    /// Directory of the author's file of that display path, else of the test file.
+    /// Directory of the author's file of that display path, else of the test file. What `dofile` or `loadfile` read
+    /// is known by the path that was given to them.
     pub(crate) fn dir_of(&self, display: Option<&str>) -> PathBuf {
-        let known = display.and_then(|display| self.settings().dirs.get(display).cloned());
-        known.unwrap_or_else(|| self.dir().to_path_buf())
+        let known = |display: &str| self.settings().dirs.get(display).cloned();
+        let read = |display: &str| {
+            let path = self.host_path(display.as_bytes());
+            path.is_file()
+                .then(|| path.parent().map(Path::to_path_buf))
+                .flatten()
+        };
+        let dir = display.and_then(|display| known(display).or_else(|| read(display)));
+        dir.unwrap_or_else(|| self.dir().to_path_buf())
     }
 
     pub(crate) fn stdout_is_data(&self) -> bool {

@@ -103,3 +103,39 @@ test("L-009: coroutines of Lua itself are untouched", function(t)
   local inside = coroutine.wrap(function() coroutine.yield(vm:run("echo x").stdout) end)
   t:assert_eq(inside(), "x\n")
 end)
+
+test("L-007: host paths are relative to the file that makes the call, where they name sources", function(t)
+  local dir = os.tmpname()
+  os.remove(dir)
+  assert(os.execute("mkdir -p " .. dir .. "/deep"))
+  local function write(name, text)
+    local f = assert(io.open(dir .. "/" .. name, "w"))
+    f:write(text)
+    f:close()
+  end
+  write("deep/data.txt", "beside the helper")
+  write("deep/helper.lua", [[
+    return {
+      push = function(vm) vm:push_file("data.txt", "/tmp/pushed") end,
+      depend = function(lab) lab:depends_on_file("data.txt") end,
+      missing = function(vm) vm:push_file("absent.txt", "/tmp/pushed") end,
+    }]])
+  local helper = dofile(dir .. "/deep/helper.lua")
+  local vm = provium:vm("paths", "minimal", { memory = "96M" }):boot()
+  helper.push(vm)
+  t:assert_eq(vm:read_file("/tmp/pushed"), "beside the helper")
+  helper.depend(provium)
+  local e = tostring(t:assert_raises(function() helper.missing(vm) end))
+  t:assert_contains(e, dir .. "/deep/absent.txt")
+  t:assert_contains(tostring(t:assert_raises(function() vm:push_file("data.txt", "/tmp/x") end)), "data.txt")
+  -- Elsewhere a path is relative to the directory the run was started in.
+  local target = os.tmpname()
+  local up = ("../"):rep(30) .. target:sub(2)
+  os.remove(target)
+  local snapshot = vm:snapshot(up)
+  vm:shutdown()
+  vm:restore(up)
+  t:assert_eq(vm:read_file("/tmp/pushed"), "beside the helper")
+  os.remove(target)
+  os.execute("rm -r " .. dir)
+end)

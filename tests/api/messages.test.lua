@@ -41,6 +41,9 @@ test("L-231: wrong types name position, name, got and wanted", function(t)
     { function() vm:spawn_worker { thred = true } end, "vm:spawn_worker", "thred", "thread" },
     { function() vm:run("x", 5) end, "vm:run", "argument 2" },
     { function() vm:read_file("/x", "y") end, "vm:read_file", "takes 1 argument, got 2" },
+    { function() vm:pause(5) end, "vm:pause", "takes 0 arguments, got 1" },
+    { function() vm:console():read_log(nil, 1) end, "console:read_log", "takes 0 arguments, got 2" },
+    { function() vm:batch(function(b) b:syscall(39, { args = {} }) end) end, "b:syscall", "integers only", "vm:syscall" },
     { function() vm:console():expect(5) end, "console:expect", "string" },
     { function() vm:console():write("x", { timout = 1 }) end, "console:write", "timout", "timeout" },
   } do
@@ -103,4 +106,32 @@ test("L-243: a guest that powers off ends what runs, at once", function(t)
   t:assert_contains(e, "vm a")
   t:assert_eq(vm:state(), "shutdown")
   t:assert_contains(raised(t, function() vm:run("true") end), "vm:boot")
+end)
+
+test("L-200, L-079: a stream is told with its kind, what it is of, and where it was opened", function(t)
+  vm:boot()
+  vm:write_file("/tmp/told", "x")
+  local f = vm:open_file("/tmp/told", { read = true })
+  local p = vm:run_async("sleep 1000")
+  local first = debug.getinfo(1, "l").currentline
+  local streams = {
+    vm:tail_file("/tmp/told"),
+    vm:fd_stream(f:fd()),
+    f:tail_stream(),
+    p:stdout_stream(),
+    p:stderr_stream(),
+    vm:console():read(),
+  }
+  local e = raised(t, function() vm:snapshot() end)
+  for i, kind in ipairs { "tail_file", "fd_stream", "file_tail_stream", "proc_stdout_stream", "proc_stderr_stream", "console" } do
+    local line = e:match("[^\n]*" .. kind .. "[^\n]*")
+    t:assert(line, "no " .. kind .. " in: " .. e)
+    t:assert_contains(line, "messages.test.lua:" .. first + 1 + i)
+  end
+  t:assert_contains(e, "/tmp/told")
+  for _, s in ipairs(streams) do s:close() s:close() end
+  p:kill()
+  p:wait("5s")
+  p:close()
+  f:close()
 end)
