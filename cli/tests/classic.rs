@@ -32,7 +32,7 @@ fn steady(text: &str) -> String {
 }
 
 #[test]
-fn c067_c072_the_output_of_a_run() {
+fn c067_to_c072_the_output_of_a_run() {
     let place = Place::with(&[
         ("t/a.lua", OK),
         ("t/b/plain.lua", "assert_eq('\\1', provium.pack('u8', 1))"),
@@ -72,7 +72,7 @@ fn c067_c072_the_output_of_a_run() {
 }
 
 #[test]
-fn c072_c074_a_run_that_passes() {
+fn c072_to_c074_a_run_that_passes() {
     let place = Place::with(&[("t/a.lua", OK)]);
     let ran = run(&place, "test t/a.lua");
     assert_eq!(ran.code, 0, "{}", ran.stderr);

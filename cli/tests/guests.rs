@@ -263,6 +263,45 @@ fn r107_r125_files_that_boot_vms_never_exceed_the_pool() {
     );
 }
 
+/// The console of every VM that was up is in the event, and nothing of the file is left after it (L-229).
+#[test]
+fn l220_l229_e018_a_failure_comes_with_the_consoles_of_its_vms() {
+    let source = "local a = provium:vm('a', 'minimal', { memory = '96M' }):boot()\n\
+                  local b = provium:vm('b', 'minimal', { memory = '96M' })\n\
+                  test('bad', function()\n\
+                    a:run('echo the-last-words > /dev/kmsg')\n\
+                    error('no')\n\
+                  end)\n\
+                  test('closing is never a failure', function()\n\
+                    local f, p, w = a:open_file('/x', {write = true, create = true}), a:run_async('sleep 9'), a:spawn_worker()\n\
+                    local s, c = p:stdout_stream(), a:console():read()\n\
+                    a:close()\n\
+                    for _, x in ipairs {s, c, f, p, w, a} do x:close() x:close() end\n\
+                  end)\n";
+    let kitchen = Kitchen::with(&[("a.test.lua", source)]);
+    let ran = Ran::from(kitchen.command("run -v --save-events ev").output().unwrap()).expect(1);
+    assert!(
+        ran.stdout.contains("PASS closing is never a failure"),
+        "{}",
+        ran.stdout
+    );
+    let excerpt = kitchen
+        .events()
+        .into_iter()
+        .find_map(|event| match event.kind {
+            EventKind::TestFailed(end) => Some(end.console_excerpt),
+            _ => None,
+        });
+    let excerpt = excerpt.unwrap();
+    assert!(excerpt.starts_with("--- a ---\n"), "{excerpt}");
+    assert!(excerpt.contains("the-last-words"), "{excerpt}");
+    assert!(
+        !excerpt.contains("--- b ---"),
+        "b was never booted: {excerpt}"
+    );
+    assert!(excerpt.len() <= "--- a ---\n".len() + 4096 * 3);
+}
+
 #[test]
 fn r125_a_boot_past_the_claim_or_the_pool_fails_with_the_numbers() {
     let claimed = format!("provium:claim{{memory = '300M'}}\n{BOOTS}");
