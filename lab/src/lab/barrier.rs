@@ -181,4 +181,22 @@ mod tests {
         arrive(&barriers, &world, 2, LONG).wait().unwrap();
         first.wait().unwrap();
     }
+
+    #[test]
+    fn l040_threads_of_the_host_meet_round_after_round() {
+        let (barriers, world) = (Arc::new(Barriers::default()), World::new());
+        let arrived = std::sync::atomic::AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for round in 1..=20 {
+                        arrived.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                        arrive(&barriers, &world, 4, LONG).wait().unwrap();
+                        let there = arrived.load(std::sync::atomic::Ordering::SeqCst);
+                        assert!(there >= 4 * round, "{there} in round {round}");
+                    }
+                });
+            }
+        });
+    }
 }
