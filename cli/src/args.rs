@@ -69,6 +69,8 @@ pub(crate) enum Command {
     Events(EventsArgs),
     /// Put the event files, or the JUnit reports, of several shards together
     Merge(MergeArgs),
+    /// Print the manual of the Lua API, or of one thing in it: vm:run, VM, run
+    Reference(ReferenceArgs),
     /// Write editor stubs of the whole Lua API, and a .luarc.json that points to them
     LspSetup(LspArgs),
     /// Print a completion script for a shell
@@ -399,6 +401,14 @@ pub(crate) struct MergeArgs {
     /// Event files, or JUnit reports
     #[arg(value_name = "FILE", required = true)]
     pub(crate) inputs: Vec<PathBuf>,
+}
+
+/// The flags of `provium reference`.
+#[derive(Debug, Args)]
+pub(crate) struct ReferenceArgs {
+    /// A call, a class or a function; default: everything
+    #[arg(value_name = "NAME")]
+    pub(crate) name: Option<String>,
 }
 
 /// The flags of `provium lsp-setup`.

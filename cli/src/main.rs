@@ -1,5 +1,6 @@
 //! The `provium` command: boots real kernels in microVMs and runs Lua tests against them.
 
+mod api;
 mod args;
 mod atomic;
 mod budget;
@@ -70,6 +71,7 @@ fn carry_out(cli: Cli) -> Result<Exit, Problem> {
         Some(Command::Init(args)) => commands::init::init(&args),
         Some(Command::Events(args)) => commands::events::events(&args),
         Some(Command::Merge(args)) => commands::merge::merge(&args),
+        Some(Command::Reference(args)) => commands::reference::reference(&args),
         Some(Command::LspSetup(args)) => commands::lsp::lsp_setup(&args),
         Some(Command::Completions(args)) => commands::shell::completions(&args),
         Some(Command::Man(args)) => commands::shell::man(&args),

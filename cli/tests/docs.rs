@@ -69,3 +69,27 @@ fn the_page_about_running_shows_what_happens() {
         "docs/running.md is out of date; UPDATE_DOCS=1 cargo test -p provium --test docs"
     );
 }
+
+#[test]
+fn the_reference_names_every_function() {
+    let path = repository().join("docs/reference.md");
+    let printed = Place::with(&[]).run("reference").expect(0).stdout;
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&path, &printed).unwrap();
+    }
+    assert!(
+        std::fs::read_to_string(&path).unwrap() == printed,
+        "docs/reference.md is not what `provium reference` prints; UPDATE_DOCS=1 rewrites it"
+    );
+}
+
+#[test]
+fn an_unknown_part_of_the_reference_is_told() {
+    let ran = Place::with(&[]).run("reference nonsense").expect(2);
+    assert!(
+        ran.stderr
+            .contains("nothing in the Lua API is called `nonsense`"),
+        "{}",
+        ran.stderr
+    );
+}

@@ -7,17 +7,13 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use provium_lab::guest::{Guests, Silent};
-use provium_lab::{Backend, Harness};
-use provium_lua::{Entry, Interactive, Observer, Setup, TestEnd};
-use provium_protocol::{EventKind, Meta};
+use provium_lua::Entry;
 
+use crate::api;
 use crate::args::LspArgs;
 use crate::exit::Exit;
 use crate::problem::Problem;
-use crate::session::Session;
 
 /// Where the stubs go, below the project.
 const STUBS: &str = ".provium-meta/types.lua";
@@ -33,7 +29,7 @@ const LUARC: &str = r#"{
 pub(crate) fn lsp_setup(args: &LspArgs) -> Result<Exit, Problem> {
     let dir = args.dir.clone().unwrap_or_else(|| PathBuf::from("."));
     let stubs = dir.join(STUBS);
-    write(&stubs, &stubs_of(&reference()?)).map_err(Problem::file("write", &stubs))?;
+    write(&stubs, &stubs_of(&api::entries()?)).map_err(Problem::file("write", &stubs))?;
     println!("wrote {}", stubs.display());
     let luarc = dir.join(".luarc.json");
     let there = std::fs::read_to_string(&luarc).ok();
@@ -57,34 +53,6 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
         std::fs::create_dir_all(dir)?;
     }
     std::fs::write(path, text)
-}
-
-/// The table of functions, from a Lua state with everything in it.
-fn reference() -> Result<Vec<Entry>, Problem> {
-    interactive()?.reference().map_err(Problem::Usage)
-}
-
-fn interactive() -> Result<Interactive, Problem> {
-    let session = Session::builtin()?;
-    let guests = Guests::new(session.places.guests(), Arc::new(Silent));
-    let setup = Setup {
-        harness: Arc::new(Harness::new(session.config, Backend::Soft, guests)),
-        display: Box::new(|path: &Path| path.display().to_string()),
-        stdout_is_data: false,
-    };
-    Interactive::new(Arc::new(setup), Arc::new(Nobody)).map_err(Problem::Usage)
-}
-
-/// Listens to nothing: nothing runs.
-struct Nobody;
-
-impl Observer for Nobody {
-    fn test_started(&self, _: &str, _: &Meta) {}
-    fn test_ended(&self, _: TestEnd) {}
-    fn print(&self, _: &[u8]) {}
-    fn warn(&self, _: &str) {}
-    fn phase(&self, _: &str) {}
-    fn lab(&self, _: EventKind) {}
 }
 
 /// Names of types that language servers know.
@@ -315,7 +283,7 @@ mod tests {
 
     #[test]
     fn r008_the_stubs_name_every_function_and_are_lua() {
-        let lua = interactive().unwrap();
+        let lua = api::lua().unwrap();
         let entries = lua.reference().unwrap();
         let stubs = stubs_of(&entries);
         for entry in &entries {

@@ -9,6 +9,7 @@ pub(crate) mod list;
 pub(crate) mod lsp;
 pub(crate) mod merge;
 pub(crate) mod prepare;
+pub(crate) mod reference;
 pub(crate) mod repl;
 pub(crate) mod run;
 pub(crate) mod shell;

@@ -41,7 +41,8 @@ on_guests! {
     TABLE {
         "run", "(cmd: string|string[], opts?: string[]|table): RunResult",
         "Runs a command to its end: a string in the guest's shell, or a program with a list of \
-         arguments. Options: args, env, env_clear, cwd, stdin, timeout, timeout_ms.",
+         arguments. Options: args, env (a table) and env_clear, cwd, stdin, timeout (its process \
+         group is killed then), timeout_ms.",
         run;
         "run_async", "(cmd: string|string[], opts?: string[]|table): Process",
         "Starts a command that runs beside the test.",
@@ -65,7 +66,8 @@ on_guests! {
         "Copies a file of the host into the guest.",
         push_file;
         "stat", "(path: string, opts?: {follow?: boolean}): table",
-        "Size, times, mode and type of a file; a last symlink is followed only on request.",
+        "What a path is: size, mtime (seconds) and mtime_ns, perm, entry_type, uid, gid, ino, dev. A \
+         symlink at its end is followed only on request.",
         |cx, args| {
             let guest = args.guest()?;
             let path = args.bytes("path")?;
