@@ -5,7 +5,7 @@
 //!
 //! | offset | register | use |
 //! |---|---|---|
-//! | 0 | sleep control | SLP_TYP in bits 2..4, SLP_EN bit 5 (ACPI 6.4, 4.8.3.7); S5 powers off |
+//! | 0 | sleep control | SLP_TYP in bits 2..4, SLP_EN bit 5 (ACPI 6.4, 4.8.3.7); S5 powers off, S3 suspends |
 //! | 1 | sleep status | WAK_STS bit 7, cleared by writing it |
 //! | 2 | reset | writing [`RESET_VALUE`] resets the machine |
 //! | 3 | event | pending events, cleared by writing them; bit 0 is the power button |
@@ -51,7 +51,7 @@ const WAKE_STATUS: u8 = 1 << 7;
 pub enum PowerEvent {
     /// Soft off (S5).
     PowerOff,
-    /// Suspend to RAM (S3): the vCPUs stop until [`PowerButton::wake`].
+    /// Suspend to RAM (S3): the vCPUs stand still until [`PowerButton::wake`].
     Suspend,
     /// Reset of the whole machine.
     Reset,
@@ -81,12 +81,16 @@ pub struct PowerDevice {
 pub struct PowerState {
     events: u8,
     woken: bool,
+    suspended: bool,
 }
 
+/// What the device and the host's side share.
 #[derive(Default)]
 struct Requests {
     button: AtomicBool,
     wake: AtomicBool,
+    /// The guest has suspended and nobody has woken it.
+    suspended: AtomicBool,
 }
 
 /// The host's finger on the machine's power button.
@@ -97,16 +101,27 @@ pub struct PowerButton {
 }
 
 impl PowerButton {
-    /// Presses the button: the guest gets an event and may power off (L-078).
+    /// Presses the button: the guest gets an event and may power off (L-078). A suspended one wakes
+    /// first.
     pub fn press(&self) {
+        self.wake();
         self.requests.button.store(true, Ordering::Release);
         self.kick.kick();
     }
 
-    /// Notes that a suspended guest was woken, so that its firmware interface says so (L-245).
-    pub fn wake(&self) {
-        self.requests.wake.store(true, Ordering::Release);
-        self.kick.kick();
+    /// Wakes a guest that has suspended to RAM; false if there is none (L-245).
+    pub fn wake(&self) -> bool {
+        let suspended = self.requests.suspended.swap(false, Ordering::AcqRel);
+        if suspended {
+            self.requests.wake.store(true, Ordering::Release);
+            self.kick.kick();
+        }
+        suspended
+    }
+
+    /// Whether the guest has suspended to RAM: its vCPUs are to stand still.
+    pub fn is_suspended(&self) -> bool {
+        self.requests.suspended.load(Ordering::Acquire)
     }
 }
 
@@ -136,28 +151,39 @@ impl PowerDevice {
 
     /// Back to power-on state, for a reset of the machine.
     pub fn reset(&mut self) {
-        self.state = PowerState::default();
-        self.requests.button.store(false, Ordering::Release);
-        self.requests.wake.store(false, Ordering::Release);
+        self.restore(&PowerState::default());
     }
 
     /// The state for a snapshot.
     pub fn save(&self) -> PowerState {
-        self.state
+        PowerState {
+            suspended: self.requests.suspended.load(Ordering::Acquire),
+            // A guest that was woken and has not seen it yet.
+            woken: self.state.woken || self.requests.wake.load(Ordering::Acquire),
+            ..self.state
+        }
     }
 
     /// Takes over a saved state; every value is possible.
     pub fn restore(&mut self, state: &PowerState) {
         self.state = *state;
+        self.requests.button.store(false, Ordering::Release);
+        self.requests.wake.store(false, Ordering::Release);
+        self.requests
+            .suspended
+            .store(state.suspended, Ordering::Release);
     }
 
-    fn sleep(&self, value: u8) {
+    fn sleep(&mut self, value: u8) {
         if value & SLEEP_ENABLE == 0 {
             return;
         }
         match (value >> SLEEP_TYPE_SHIFT) & SLEEP_TYPE_MASK {
             SLEEP_TYPE_S5 => self.sink.power_event(PowerEvent::PowerOff),
-            SLEEP_TYPE_S3 => self.sink.power_event(PowerEvent::Suspend),
+            SLEEP_TYPE_S3 => {
+                self.requests.suspended.store(true, Ordering::Release);
+                self.sink.power_event(PowerEvent::Suspend);
+            }
             _ => {}
         }
     }
@@ -289,18 +315,47 @@ pub(crate) mod tests {
         assert_eq!(read(&mut rig.device, EVENT), 0);
     }
 
-    /// L-245
     #[test]
-    fn suspend_and_wake() {
+    fn l245_suspend_and_wake() {
         let mut rig = rig();
+        assert!(!rig.button.wake(), "it is awake");
         rig.device.write(SLEEP_CONTROL, &[(1 << 5) | (3 << 2)]);
         assert_eq!(rig.events.take(), [PowerEvent::Suspend]);
+        assert!(rig.button.is_suspended());
         assert_eq!(read(&mut rig.device, SLEEP_STATUS), 0);
-        rig.button.wake();
+        assert!(rig.button.wake());
+        assert!(!rig.button.is_suspended() && !rig.button.wake());
         rig.device.poll();
         assert_eq!(read(&mut rig.device, SLEEP_STATUS), WAKE_STATUS);
         rig.device.write(SLEEP_STATUS, &[WAKE_STATUS]);
         assert_eq!(read(&mut rig.device, SLEEP_STATUS), 0);
+    }
+
+    #[test]
+    fn l245_the_power_button_wakes_and_is_told() {
+        let mut rig = rig();
+        rig.device.write(SLEEP_CONTROL, &[(1 << 5) | (3 << 2)]);
+        rig.button.press();
+        rig.device.poll();
+        assert!(!rig.button.is_suspended());
+        assert_eq!(read(&mut rig.device, SLEEP_STATUS), WAKE_STATUS);
+        assert_eq!(read(&mut rig.device, EVENT), EVENT_POWER_BUTTON);
+    }
+
+    #[test]
+    fn l245_a_reset_ends_a_suspension_and_a_snapshot_keeps_it() {
+        let mut rig = rig();
+        rig.device.write(SLEEP_CONTROL, &[(1 << 5) | (3 << 2)]);
+        let suspended = rig.device.save();
+        rig.device.reset();
+        assert!(!rig.button.is_suspended());
+        rig.device.restore(&suspended);
+        assert!(rig.button.is_suspended() && rig.button.wake());
+        // Woken, but the guest has not run since.
+        let woken = rig.device.save();
+        rig.device.reset();
+        rig.device.restore(&woken);
+        assert_eq!(read(&mut rig.device, SLEEP_STATUS), WAKE_STATUS);
     }
 
     #[test]

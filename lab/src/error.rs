@@ -86,6 +86,9 @@ pub enum Reason {
         /// The end of its console.
         console: Vec<u8>,
     },
+    /// The guest has suspended to RAM and answers nobody (L-245).
+    #[error("the guest has suspended to RAM; vm:wakeup wakes it")]
+    Suspended,
     /// The VM did not come up (L-073, L-242).
     #[error("boot failed: {cause}{}", last_lines(console))]
     BootFailed {

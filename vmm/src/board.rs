@@ -95,9 +95,9 @@ impl PowerSink for Fate {
             PowerEvent::PowerOff => shared.stop(StopCause::PowerOff),
             PowerEvent::Reset => shared.guest_reset(),
             PowerEvent::Panicked => shared.panic_port(),
-            // The tables offer no suspend to RAM, so this is a stray write. A crash kernel will say
-            // itself what it has to say.
-            PowerEvent::Suspend | PowerEvent::CrashLoaded => {}
+            PowerEvent::Suspend => shared.suspended(),
+            // The crash kernel will say itself what it has to say.
+            PowerEvent::CrashLoaded => {}
         }
     }
 }

@@ -292,6 +292,16 @@ impl Machine {
         self.board.button.press();
     }
 
+    /// Whether the guest has suspended to RAM (ACPI S3): its vCPUs stand still, time goes on.
+    pub fn is_suspended(&self) -> bool {
+        self.board.button.is_suspended()
+    }
+
+    /// Wakes a guest that has suspended to RAM; false if it has not (L-245).
+    pub fn wake(&self) -> bool {
+        self.board.button.wake()
+    }
+
     /// Stops the machine for good and waits for its threads. Takes a bounded time whatever the
     /// guest does.
     pub fn stop(&self) {

@@ -34,6 +34,25 @@ pub(crate) struct Connection {
     worker: bool,
 }
 
+/// Why there is no link to the agent.
+#[derive(Debug, Clone)]
+pub(super) enum Lost {
+    /// The guest has suspended to RAM; it may be woken.
+    Suspended,
+    /// The guest is gone, or counts as gone.
+    Gone(String),
+}
+
+impl Lost {
+    /// The same, with what was known before.
+    fn after(self, cause: &str) -> Self {
+        match self {
+            Self::Suspended => Self::Suspended,
+            Self::Gone(last) => Self::Gone(format!("{cause}; {last}")),
+        }
+    }
+}
+
 /// An agent's error as this crate's (E-051).
 pub(crate) fn guest_failure(error: provium_protocol::Error) -> GuestFailure {
     let message = match &error.path {
@@ -61,7 +80,7 @@ impl Connection {
         let dead = || instance.dead(call, resource, "the VM has stopped");
         let machine = instance.machine().ok_or_else(dead)?;
         let link = instance.live_link(&machine).await;
-        let link = link.map_err(|cause| instance.dead(call, resource, &cause))?;
+        let link = link.map_err(|lost| instance.lost(call, resource, &lost))?;
         let epoch = instance.epoch();
         Ok(Self {
             instance: instance.clone(),
@@ -134,6 +153,9 @@ impl Connection {
             let refused = VmState::Paused.check(Need::Booted);
             refused.map_err(|reason| Error::new(call, resource, reason))?;
         }
+        if self.machine.is_suspended() {
+            return Err(Error::new(call, resource, Reason::Suspended));
+        }
         match self.link.down() {
             None => Ok(self.link.clone()),
             Some(cause) if self.worker => Err(Error::new(
@@ -143,7 +165,7 @@ impl Connection {
             )),
             Some(_) => {
                 let link = self.instance.live_link(&self.machine()).await;
-                link.map_err(|cause| self.instance.dead(call, resource, &cause))
+                link.map_err(|lost| self.instance.lost(call, resource, &lost))
             }
         }
     }
@@ -177,6 +199,9 @@ impl Connection {
             Either::Second(Verdict::Ended) => {
                 Err(self.instance.dead(call, resource, "the VM has stopped"))
             }
+            Either::Second(Verdict::Suspended) => {
+                Err(Error::new(call, resource, Reason::Suspended))
+            }
             Either::Second(Verdict::Silent) => {
                 let cause = "the agent is silent";
                 link.fail(cause);
@@ -208,8 +233,7 @@ impl Connection {
         if self.worker {
             // A worker's link also goes down with its guest. Whether the guest lives on shows on the main link.
             if let Err(last) = self.instance.live_link(&self.machine).await {
-                let cause = format!("{cause}; {last}");
-                return self.instance.dead(call, resource, &cause);
+                return self.instance.lost(call, resource, &last.after(cause));
             }
             if let Some(error) = self.broken(call, resource) {
                 return error;
@@ -230,9 +254,7 @@ impl Connection {
                 };
                 Error::new(call, resource, Reason::Protocol(note))
             }
-            Err(last) => self
-                .instance
-                .dead(call, resource, &format!("{cause}; {last}")),
+            Err(last) => self.instance.lost(call, resource, &last.after(cause)),
         }
     }
 
@@ -287,6 +309,14 @@ impl Instance {
         )
     }
 
+    /// The error for an operation that has no link.
+    fn lost(&self, call: &'static str, resource: &str, lost: &Lost) -> Error {
+        match lost {
+            Lost::Suspended => Error::new(call, resource, Reason::Suspended),
+            Lost::Gone(cause) => self.dead(call, resource, cause),
+        }
+    }
+
     /// How the agent before the present one ended, if it did not survive what it was asked to do.
     fn previous_exit(&self) -> Option<String> {
         lock(&self.agent_exit).clone()
@@ -296,7 +326,7 @@ impl Instance {
     pub(super) async fn live_link(
         self: &Arc<Self>,
         machine: &Arc<Machine>,
-    ) -> Result<Arc<Link>, String> {
+    ) -> Result<Arc<Link>, Lost> {
         std::future::poll_fn(|cx| {
             if let Some(link) = lock(&self.link)
                 .clone()
@@ -305,7 +335,13 @@ impl Instance {
                 return Poll::Ready(Ok(link));
             }
             if let Some(cause) = self.end() {
-                return Poll::Ready(Err(cause));
+                return Poll::Ready(Err(Lost::Gone(cause)));
+            }
+            if machine.is_suspended() {
+                // Attempts begin anew once it is awake; the time of one would run out meanwhile.
+                let attempt = lock(&self.reconnect).take();
+                drop(attempt);
+                return Poll::Ready(Err(Lost::Suspended));
             }
             let mut slot = lock(&self.reconnect);
             let attempt =
@@ -319,7 +355,7 @@ impl Instance {
                     if let Err(cause) = &result {
                         self.die(cause);
                     }
-                    Poll::Ready(result)
+                    Poll::Ready(result.map_err(Lost::Gone))
                 }
             }
         })

@@ -382,7 +382,7 @@ impl Facts {
                 };
                 self.new_epoch(who);
             }
-            MachineEvent::State(_) | MachineEvent::PanicSeen(_) => {}
+            MachineEvent::State(_) | MachineEvent::PanicSeen(_) | MachineEvent::Suspended => {}
         }
     }
 

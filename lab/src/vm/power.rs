@@ -1,4 +1,4 @@
-//! Pause, resume, shutdown, reset, power button, kill (lua-api L-048..L-053, L-074..L-078).
+//! Pause, resume, shutdown, reset, power button, kill (lua-api L-048..L-053, L-074..L-078, L-245).
 
 use std::sync::Arc;
 use std::task::Poll;
@@ -108,6 +108,36 @@ impl Vm {
                 machine
                     .reset()
                     .map_err(|error| core.error(call, Reason::Machine(error)))?;
+                Connection::main(&instance, call, &core.resource())
+                    .await
+                    .map(drop)
+            },
+        )
+    }
+
+    /// Wakes a guest that has suspended to RAM, and waits until its agent is back (L-245).
+    ///
+    /// # Errors
+    /// Unless it is suspended.
+    pub fn wakeup(&self) -> Result<()> {
+        self.start_wakeup().wait()
+    }
+
+    /// Starts [`Vm::wakeup`].
+    pub fn start_wakeup(&self) -> Pending<()> {
+        let call = "vm:wakeup";
+        let core = self.core.clone();
+        Pending::new(
+            self.core.session.world(),
+            call,
+            self.core.resource(),
+            async move {
+                core.check(call, Need::Booted)?;
+                let instance = core.live(call)?;
+                if !core.up_machine(call)?.wake() {
+                    let why = "the guest has not suspended to RAM (`echo mem > /sys/power/state`)";
+                    return Err(core.error(call, Reason::Refused(why.to_owned())));
+                }
                 Connection::main(&instance, call, &core.resource())
                     .await
                     .map(drop)

@@ -23,6 +23,8 @@ const PING_ANSWER: Duration = Duration::from_secs(5);
 pub(super) enum Verdict {
     /// The VM is dead, or was stopped.
     Ended,
+    /// The guest has suspended to RAM (L-245).
+    Suspended,
     /// The agent is silent: the link is lost, the VM may be not.
     Silent,
 }
@@ -59,19 +61,22 @@ pub(super) async fn watch(
             due = due.min(heard.max(started).saturating_add(nanos(PANIC_SILENCE)));
         }
         let timer = GuestTimer::at(world, machine, due);
-        let _either = both(ended_or_panicked(machine, panicked.is_some()), timer).await;
+        let _either = both(news(machine, panicked.is_some()), timer).await;
         if matches!(machine.state(), MachineState::Stopped(_)) {
             return Verdict::Ended;
+        }
+        if machine.is_suspended() {
+            return Verdict::Suspended;
         }
     }
 }
 
-/// Ready when the machine has stopped, or its kernel panicked and that was not known before.
-fn ended_or_panicked(machine: &Machine, known: bool) -> impl Future<Output = ()> {
+/// Ready when the machine has stopped or its guest suspended, or its kernel panicked and that was not known before.
+fn news(machine: &Machine, panic_known: bool) -> impl Future<Output = ()> {
     std::future::poll_fn(move |_| {
         let stopped = matches!(machine.state(), MachineState::Stopped(_));
-        let news = !known && machine.panic_line().is_some();
-        if stopped || news {
+        let panicked = !panic_known && machine.panic_line().is_some();
+        if stopped || panicked || machine.is_suspended() {
             Poll::Ready(())
         } else {
             Poll::Pending
@@ -81,11 +86,14 @@ fn ended_or_panicked(machine: &Machine, known: bool) -> impl Future<Output = ()>
 
 /// For a boot: ready with the cause when the machine has stopped, or its kernel panicked two seconds ago.
 pub(super) async fn gone_or_panicked(instance: &Arc<Instance>, machine: &Arc<Machine>) -> String {
-    ended_or_panicked(machine, false).await;
+    news(machine, false).await;
     if let Some(line) = machine.panic_line() {
         // The rest of the report is worth the wait, and an agent that answers after all wins.
         GuestTimer::after(instance.session.world(), machine, PANIC_SILENCE).await;
         return format!("the guest kernel panicked: {line}");
+    }
+    if machine.is_suspended() {
+        return "the guest suspended to RAM before its agent answered".to_owned();
     }
     instance
         .end()

@@ -75,6 +75,14 @@ pub(crate) const TABLE: &[Native] = &[
     },
     Native {
         class: "VM",
+        call: "vm:wakeup",
+        signature: "()",
+        doc: "Wakes a guest that has suspended to RAM, and waits until its agent answers; raises \
+              unless it is suspended.",
+        run: |cx, args| cx.later(args.vm()?.start_wakeup(), unit),
+    },
+    Native {
+        class: "VM",
         call: "vm:power_button",
         signature: "(): boolean",
         doc: "Presses the power button; true if the guest powered off by itself.",

@@ -253,12 +253,19 @@ fn power_button(out: &mut Vec<u8>) {
     .to_aml_bytes(out);
 }
 
-/// `\_S5_`, soft off. There is no suspend to RAM: it would need a firmware to wake into; Linux
-/// offers suspend-to-idle instead.
+/// `\_S5_`, soft off, and `\_S3_`, suspend to RAM. There is no firmware that a guest would wake up
+/// in, and hardware-reduced ACPI has no waking vector: the vCPU that has written the sleep control
+/// register goes on behind that write when it is woken, with everything as it was. Operating systems
+/// are ready for that, as it is what they find when a suspend does not come about.
 fn sleep_states(out: &mut Vec<u8>) {
-    let (kind, zero) = (power::SLEEP_TYPE_S5, 0u8);
-    let package = Package::new(vec![&kind, &kind, &zero, &zero]);
-    Name::new(Path::new("_S5_"), &package).to_aml_bytes(out);
+    let zero = 0u8;
+    for (name, kind) in [
+        ("_S3_", power::SLEEP_TYPE_S3),
+        ("_S5_", power::SLEEP_TYPE_S5),
+    ] {
+        let package = Package::new(vec![&kind, &kind, &zero, &zero]);
+        Name::new(Path::new(name), &package).to_aml_bytes(out);
+    }
 }
 
 #[cfg(test)]

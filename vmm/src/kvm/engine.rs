@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use kvm_bindings::{kvm_clock_data, kvm_msr_entry};
 use provium_devices::Clock;
@@ -21,6 +22,9 @@ use crate::error::Error;
 use crate::lifecycle::StopCause;
 use crate::snapshot::EngineState;
 use crate::vcpu::{Exit, Vcpu, VcpuError, VcpuState, settled_state};
+
+/// A vCPU of a suspended guest looks this often whether it was woken.
+const SUSPENDED_NAP: Duration = Duration::from_millis(10);
 
 /// One vCPU and the handle on its thread.
 struct Seat {
@@ -180,6 +184,10 @@ impl KvmEngine {
                     continue;
                 }
                 Go::Run { .. } => {}
+            }
+            if parts.board.button.is_suspended() {
+                shared.control.idle(Some(SUSPENDED_NAP));
+                continue;
             }
             let mut vcpu = lock(&seat.vcpu);
             match vcpu.run(u64::MAX) {

@@ -7,7 +7,7 @@ use crate::cpuid;
 /// First bytes of every snapshot.
 pub(super) const MAGIC: [u8; 8] = *b"PROVIUM\0";
 /// Raised with every change of the file or of [`MachineState`](super::MachineState).
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 /// Size of the header, and alignment of the RAM part.
 pub(super) const PAGE: u64 = 4096;
 /// RAM under one checksum.

@@ -236,8 +236,12 @@ impl Core {
         let clock = self.parts.shared.clock.clone();
         let now = clock.now_ns();
         let alarm = clock.next_alarm_ns().unwrap_or(u64::MAX);
-        let Some(index) = self.next_runnable(now) else {
+        if self.parts.board.button.is_suspended() {
             return self.skip_idle(now, until, alarm);
+        }
+        let Some(index) = self.next_runnable(now) else {
+            let next = alarm.min(self.next_timer_of_others(usize::MAX));
+            return self.skip_idle(now, until, next);
         };
         let alone = self.cpus.len() == 1;
         let quantum = if alone { QUANTUM_ALONE } else { QUANTUM_SHARED };
@@ -270,9 +274,8 @@ impl Core {
             .unwrap_or(u64::MAX)
     }
 
-    /// All vCPUs are idle: moves time to the next thing that is due.
-    fn skip_idle(&mut self, now: u64, until: u64, alarm: u64) -> Progress {
-        let next = alarm.min(self.next_timer_of_others(usize::MAX));
+    /// All vCPUs are idle, or suspended: moves time to `next`, when something is due.
+    fn skip_idle(&mut self, now: u64, until: u64, next: u64) -> Progress {
         if next == u64::MAX && until == u64::MAX {
             return Progress::Asleep;
         }
