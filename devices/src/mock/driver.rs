@@ -96,6 +96,8 @@ pub struct Driver {
     /// The driver's queues, once set up.
     pub queues: Vec<DriverQueue>,
     heap: u64,
+    /// Where the heap begins again when it is used up.
+    heap_from: u64,
 }
 
 impl Driver {
@@ -113,6 +115,7 @@ impl Driver {
             kick,
             queues: Vec::new(),
             heap: HEAP_AT,
+            heap_from: HEAP_AT,
         }
     }
 
@@ -315,24 +318,35 @@ impl Driver {
     /// Takes memory for a buffer.
     pub fn allocate(&mut self, len: u64) -> u64 {
         assert!(
-            len <= HEAP_END - HEAP_AT,
+            len <= HEAP_END - self.heap_from,
             "buffer larger than the mock's heap"
         );
         if self.heap + len > HEAP_END {
-            self.heap = HEAP_AT;
+            self.heap = self.heap_from;
         }
         let address = self.heap;
         self.heap += len.next_multiple_of(16);
         address
     }
 
+    /// Keeps what has been taken for good: other memory is used in turn.
+    pub fn keep_allocated(&mut self) {
+        self.heap_from = self.heap;
+    }
+
     /// Offers a well-formed request; returns its head and the address of each buffer.
     pub fn request(&mut self, queue: usize, buffers: &[Buffer]) -> (u16, Vec<u64>) {
+        let placed: Vec<_> = buffers.iter().map(|buffer| self.place(buffer)).collect();
+        let addresses = placed.iter().map(|buffer| buffer.address).collect();
+        (self.request_placed(queue, &placed), addresses)
+    }
+
+    /// The same with buffers that lie in memory already; returns its head.
+    pub fn request_placed(&mut self, queue: usize, buffers: &[Descriptor]) -> u16 {
         let size = self.queues[queue].size;
         let head = self.queues[queue].next_descriptor % size;
-        let mut addresses = Vec::new();
-        for (position, buffer) in buffers.iter().enumerate() {
-            let (address, mut descriptor) = self.place(buffer);
+        for (position, descriptor) in buffers.iter().enumerate() {
+            let mut descriptor = *descriptor;
             let index = self.queues[queue].next_descriptor % size;
             let next = (index + 1) % size;
             self.queues[queue].next_descriptor = next;
@@ -341,13 +355,12 @@ impl Driver {
                 descriptor.next = next;
             }
             self.put_descriptor(queue, index, descriptor);
-            addresses.push(address);
         }
         self.offer(queue, head);
-        (head, addresses)
+        head
     }
 
-    fn place(&mut self, buffer: &Buffer) -> (u64, Descriptor) {
+    fn place(&mut self, buffer: &Buffer) -> Descriptor {
         let (bytes, len, flags) = match buffer {
             Buffer::Readable(bytes) => (
                 bytes.as_slice(),
@@ -360,15 +373,12 @@ impl Driver {
         self.memory
             .write_slice(bytes, GuestAddress(address))
             .expect("heap is in memory");
-        (
+        Descriptor {
             address,
-            Descriptor {
-                address,
-                len,
-                flags,
-                next: 0,
-            },
-        )
+            len,
+            flags,
+            next: 0,
+        }
     }
 
     /// Tells the device about new requests.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::mock::{Buffer, Driver};
+use crate::mock::{Buffer, Descriptor, Driver, flag};
 use crate::virtio::vsock::device::Vsock;
 use crate::virtio::vsock::packet::{HEADER_SIZE, Header, TYPE_STREAM, op};
 use crate::virtio::vsock::{ConnectionState, HOST_CID, VsockHost, VsockStream};
@@ -23,6 +23,9 @@ pub(super) struct Guest {
     pub(super) kicks: Kicks,
     /// Receive buffers by head: addresses of header and data.
     buffers: BTreeMap<u16, (u64, u64)>,
+    /// Receive buffers that are not posted. They are used again: what is sent meanwhile must not
+    /// come to lie in one that waits for long.
+    spare: Vec<(u64, u64)>,
     buffer_size: u32,
 }
 
@@ -38,6 +41,7 @@ impl Guest {
             host,
             kicks,
             buffers: BTreeMap::new(),
+            spare: Vec::new(),
             buffer_size: 4096,
         }
     }
@@ -58,10 +62,22 @@ impl Guest {
     /// Posts receive buffers, shaped as by Linux 6.1: header and data apart.
     pub(super) fn post(&mut self, count: usize) {
         for _ in 0..count {
-            let header = Buffer::Writable(HEADER_SIZE as u32);
-            let data = Buffer::Writable(self.buffer_size);
-            let (head, addresses) = self.driver.request(RX, &[header, data]);
-            self.buffers.insert(head, (addresses[0], addresses[1]));
+            let addresses = self.spare.pop().unwrap_or_else(|| {
+                let header = self.driver.allocate(HEADER_SIZE as u64);
+                let data = self.driver.allocate(self.buffer_size.into());
+                self.driver.keep_allocated();
+                (header, data)
+            });
+            let writable = |address, len| Descriptor {
+                address,
+                len,
+                flags: flag::WRITE,
+                next: 0,
+            };
+            let header = writable(addresses.0, HEADER_SIZE as u32);
+            let data = writable(addresses.1, self.buffer_size);
+            let head = self.driver.request_placed(RX, &[header, data]);
+            self.buffers.insert(head, addresses);
         }
         self.driver.notify(RX);
     }
@@ -90,6 +106,7 @@ impl Guest {
             let header = Header::from_bytes(&bytes.try_into().unwrap());
             assert_eq!(len, HEADER_SIZE as u32 + header.len);
             packets.push((header, self.driver.bytes(at_data, header.len as usize)));
+            self.spare.push((at_header, at_data));
         }
         packets
     }
