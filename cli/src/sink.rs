@@ -67,6 +67,11 @@ impl EventSink for NewsSink {
             text: text.to_owned(),
         });
     }
+
+    fn note(&self, text: &str) {
+        let text = format!("provium: {text}");
+        self.tell(News::Note { text });
+    }
 }
 
 impl Progress for NewsSink {

@@ -10,6 +10,9 @@ pub trait EventSink: Send + Sync {
 
     /// A call of `file` waits for something of the host: what, for people to see; an empty text when it goes on.
     fn waiting(&self, _file: &str, _text: &str) {}
+
+    /// Something that a user should know, in one line.
+    fn note(&self, _text: &str) {}
 }
 
 /// Drops all events.

@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::events::{EventSink, NoEvents};
 use crate::guest::{Guests, Progress, Silent};
 use crate::images::Images;
+use crate::ksm::Ksm;
 use crate::pool::Pool;
 
 /// The run's common ground. One per process is enough; cheap to share.
@@ -18,6 +19,8 @@ pub struct Harness {
     events: Arc<dyn EventSink>,
     guests: Guests,
     pool: Pool,
+    /// Merges equal pages of guests.
+    ksm: Option<Ksm>,
     images: Images,
     next_cid: AtomicU32,
     next_id: AtomicU64,
@@ -36,6 +39,7 @@ impl Harness {
             events: Arc::new(NoEvents),
             guests,
             pool: Pool::unlimited(),
+            ksm: None,
             images: Images::default(),
             next_cid: AtomicU32::new(FIRST_CID),
             next_id: AtomicU64::new(1),
@@ -74,6 +78,23 @@ impl Harness {
     pub fn with_pool(mut self, pool: Pool) -> Self {
         self.pool = pool;
         self
+    }
+
+    /// The same with equal pages of guests kept once where the host can do that.
+    #[must_use]
+    pub fn with_ksm(mut self, ksm: Ksm) -> Self {
+        self.ksm = Some(ksm);
+        self
+    }
+
+    /// Whether memory of a guest that starts now may be merged with that of others; the first time, makes the host do
+    /// it.
+    pub(crate) fn merges_memory(&self) -> bool {
+        let Some(ksm) = &self.ksm else { return false };
+        if let Some(changed) = ksm.begin() {
+            self.events.note(&changed);
+        }
+        true
     }
 
     /// What files and VMs share.

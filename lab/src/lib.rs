@@ -42,6 +42,7 @@ pub mod fixture;
 pub mod guest;
 mod harness;
 mod images;
+mod ksm;
 mod lab;
 mod ops;
 mod overlay;
@@ -55,6 +56,7 @@ mod wait;
 pub use error::{Error, GuestFailure, Reason, Result};
 pub use events::{EventSink, NoEvents};
 pub use harness::Harness;
+pub use ksm::Ksm;
 pub use lab::{Lab, LabSnapshot, Member, MemberKind, RESERVED};
 pub use ops::{
     BatchOp, BatchValue, Clock, Command, DirEntry, EntryType, ExitKind, File, Guest, Ioctl,

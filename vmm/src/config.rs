@@ -74,6 +74,8 @@ pub struct MachineConfig {
     /// For a machine that goes on from a snapshot: asked instead of `kernel`, `initrd` and
     /// `cmdline` when it is reset.
     pub boot_later: Option<BootLater>,
+    /// The host may keep pages that are equal to those of other guests once.
+    pub mergeable: bool,
     /// The bell to share with other machines; a new one if absent.
     pub bell: Option<Arc<Bell>>,
 }
@@ -94,6 +96,7 @@ impl MachineConfig {
             wall_clock_ns: 0,
             cid: 3,
             boot_later: None,
+            mergeable: false,
             bell: None,
         }
     }

@@ -88,6 +88,9 @@ impl Loader {
         // Before anything is lost.
         self.files()?;
         memory::wipe(memory)?;
+        if self.config.mergeable {
+            memory::mark_mergeable(memory);
+        }
         self.load(memory)
     }
 }

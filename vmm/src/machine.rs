@@ -30,7 +30,7 @@ use crate::phys;
 use crate::shared::Shared;
 use crate::stats::Stats;
 use crate::vcpu::{VcpuPlace, VcpuState};
-use crate::{kvm, layout, soft};
+use crate::{kvm, layout, memory, soft};
 
 /// A running (or paused, or ended) virtual machine. Dropping it stops it and joins its threads.
 pub struct Machine {
@@ -56,11 +56,15 @@ pub(crate) fn guest_memory(config: &MachineConfig) -> Result<GuestMemory, Error>
         name: config.name.clone(),
         reason: e.to_string(),
     })?;
-    GuestMemory::from_ranges(&ranges).map_err(|e| Error::Memory {
+    let memory = GuestMemory::from_ranges(&ranges).map_err(|e| Error::Memory {
         name: config.name.clone(),
         bytes: config.memory,
         source: Box::new(e),
-    })
+    })?;
+    if config.mergeable {
+        memory::mark_mergeable(&memory);
+    }
+    Ok(memory)
 }
 
 pub(crate) fn check(config: &MachineConfig) -> Result<(), Error> {

@@ -36,6 +36,17 @@ fn replace(address: *mut u8, len: usize, file: Option<(&File, u64)>) -> io::Resu
     Ok(())
 }
 
+/// Lets the host keep equal pages of guests once. A host without that keeps them all.
+pub(crate) fn mark_mergeable(memory: &GuestMemory) {
+    for region in memory.iter() {
+        // SAFETY: the range is exactly what one region of `memory` covers. Merging changes neither
+        // content nor place of a page: the kernel write-protects it and copies it when it is
+        // written.
+        let _ =
+            unsafe { libc::madvise(region.as_ptr().cast(), region.size(), libc::MADV_MERGEABLE) };
+    }
+}
+
 /// Makes all RAM zero and gives its pages back to the host.
 pub(crate) fn wipe(memory: &GuestMemory) -> Result<(), Error> {
     for region in memory.iter() {

@@ -227,6 +227,7 @@ impl Plan {
         let cid = harness.new_cid();
         config.cid = cid.into();
         config.bell = Some(core.session.world().bell().clone());
+        config.mergeable = harness.merges_memory();
         config.rng_seed = options.rng_seed.unwrap_or_else(|| default_seed(core));
         let (wall_clock_ns, clock_ns) = clocks(options);
         config.wall_clock_ns = wall_clock_ns;

@@ -379,6 +379,7 @@ fn put_back(
     let cid = harness.new_cid();
     config.cid = cid.into();
     config.bell = Some(core.session.world().bell().clone());
+    config.mergeable = harness.merges_memory();
     config.boot_later = Some(boot_later(core, options.clone()));
     let machine = Machine::restore(config, &snapshot.image, fresh)
         .map_err(|error| core.error(call, Reason::Machine(error)))?;

@@ -160,7 +160,12 @@ impl Machine {
                     source,
                 })?;
             }
-            _ => image.map(&shared.memory)?,
+            _ => {
+                image.map(&shared.memory)?;
+                if shared.config.mergeable {
+                    memory::mark_mergeable(&shared.memory);
+                }
+            }
         }
         *under = Some(image.clone());
         drop(under);
