@@ -101,8 +101,9 @@ impl Limit {
         })
     }
 
-    fn passed(&self) -> bool {
-        Instant::now() >= self.at
+    /// Whether it has passed when it was put off by `off`.
+    fn passed(&self, off: Duration) -> bool {
+        self.at.elapsed() >= off && Instant::now() >= self.at
     }
 }
 
@@ -153,8 +154,8 @@ impl Watch {
         let test = limits
             .test
             .map(|limit| (limit.at, Stop::Test(limit.length).to_string()));
-        let nearest = file.into_iter().chain(test).min_by_key(|(at, _)| *at);
-        self.world.set_deadline(nearest);
+        self.world.set_file_deadline(file);
+        self.world.set_deadline(test);
     }
 
     /// Ends the test; answers what stopped it and where it was then. Waits work again, so that
@@ -181,10 +182,13 @@ impl Watch {
         if self.interrupt.is_set() {
             return Some(Stop::Interrupted);
         }
-        let passed = |limit: &Option<Limit>| limit.filter(Limit::passed).map(|limit| limit.length);
-        passed(&limits.file)
+        let passed = |limit: Option<Limit>, off: Duration| {
+            let limit = limit.filter(|limit| limit.passed(off))?;
+            Some(limit.length)
+        };
+        passed(limits.file, self.world.uncounted_time())
             .map(Stop::File)
-            .or_else(|| passed(&limits.test).map(Stop::Test))
+            .or_else(|| passed(limits.test, Duration::ZERO).map(Stop::Test))
     }
 
     /// The stop to act on now, remembered together with the author's position.

@@ -128,7 +128,7 @@ impl<'a> Dispatcher<'a> {
                 }
             }
             _ => {
-                let waiting_for = Pool::reservation(file.scan.claim.unwrap_or_default());
+                let waiting_for = self.pool().reservation(file.scan.claim.unwrap_or_default());
                 let path = file.name.clone();
                 let _ = tell.send(News::Blocked {
                     path,

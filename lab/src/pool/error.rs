@@ -42,6 +42,32 @@ pub enum PoolError {
         /// The whole pool.
         total: u64,
     },
+    /// A VM that cannot fit into the budget of a classic run, beside what its own file holds.
+    #[error(
+        "{} for this VM{} are more than the budget of {}; give it less, shut VMs down first, or run with a larger --mem or --cpus",
+        show_amount(*.vm), show_held(*.held), show_limits(*.total)
+    )]
+    BudgetVm {
+        /// What the VM takes.
+        vm: Amount,
+        /// Taken by the file's other VMs.
+        held: Amount,
+        /// The whole budget.
+        total: Amount,
+    },
+    /// All files of a classic run wait for each other.
+    #[error(
+        "no VM can start: {} wanted, {} left, and all {files} files in flight wait for room; lower -p, give VMs less, or run with a larger --mem or --cpus",
+        show_amount(*.wanted), show_limits(*.available)
+    )]
+    ClassicStandstill {
+        /// What was asked for.
+        wanted: Amount,
+        /// What is left of the budget, or on the host.
+        available: Amount,
+        /// How many files wait.
+        files: usize,
+    },
     /// All files in flight wait for each other.
     #[error(
         "the pool is exhausted: {} wanted, {} left of {}, and all {files} files in flight wait for room; claim what the file needs with provium:claim at file level, lower -j, or run with a larger --mem",
@@ -66,6 +92,35 @@ pub(super) fn show_amount(amount: Amount) -> String {
         (0, cpus) => format!("{cpus} CPUs"),
         (memory, cpus) => format!("{} and {cpus} CPUs", show_size(memory)),
     }
+}
+
+/// What is limited of an amount, for people.
+fn show_limits(amount: Amount) -> String {
+    // What is taken of something without limits does not make it one.
+    let unlimited = Amount {
+        memory_bytes: u64::MAX / 2,
+        cpus: u32::MAX / 2,
+    };
+    match (
+        amount.memory_bytes < unlimited.memory_bytes,
+        amount.cpus < unlimited.cpus,
+    ) {
+        (true, true) => format!(
+            "{} and {} CPUs",
+            show_size(amount.memory_bytes),
+            amount.cpus
+        ),
+        (true, false) => show_size(amount.memory_bytes),
+        (false, _) => format!("{} CPUs", amount.cpus),
+    }
+}
+
+/// What a file holds already, if anything.
+fn show_held(held: Amount) -> String {
+    if held == Amount::default() {
+        return String::new();
+    }
+    format!(" beside the {} of this file's other VMs", show_amount(held))
 }
 
 /// A size for people: exact enough to reckon with, short enough to read.

@@ -4,17 +4,28 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use provium_protocol::Amount;
 
 use super::error::{show_amount, show_size};
-use super::{Pool, PoolError, VM_OVERHEAD, difference, sum};
+use super::line::Wanted;
+use super::rule::Rule;
+use super::{Pool, PoolError, Taker, difference, sum, within};
 use crate::World;
 use crate::wait::{Either, Limit, both};
 
 /// How long all files may wait for each other before the youngest request is refused.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The same where the host's memory is waited for, which others may free.
+const HOST_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often it is told what a request waits for.
+const TELL_PERIOD: Duration = Duration::from_secs(1);
+
+/// How often the host is asked for memory that others have freed.
+const HOST_PERIOD: Duration = Duration::from_millis(250);
 
 /// A file's share of the pool; given back when the last of it is dropped.
 #[derive(Clone)]
@@ -35,8 +46,8 @@ struct State {
     claim: Option<Amount>,
     /// Taken for the claim besides what was declared.
     extra: Amount,
-    /// Memory of VMs that are up.
-    charged: u64,
+    /// Taken by VMs that are up.
+    charged: Amount,
 }
 
 impl Share {
@@ -82,82 +93,118 @@ impl Share {
         }
         let held = sum(self.0.declared, self.state().extra);
         let missing = difference(amount, held);
-        self.acquire(world, missing, "claim", tell).await?;
+        let holds = self.state().charged != Amount::default();
+        self.acquire(world, Taker::File, missing, holds, tell)
+            .await?;
         let mut state = self.state();
         state.extra = sum(state.extra, missing);
         Ok(state.claim.replace(amount).is_none())
     }
 
-    /// Takes the memory of a VM: from the claim if the file made one, else from the pool, waiting for room.
+    /// Takes what a VM needs: from the claim if the file made one, else from the pool, waiting for room.
     pub(crate) async fn charge(
         &self,
         world: &Arc<World>,
-        memory: u64,
+        vm: Amount,
         tell: impl Fn(&str),
     ) -> Result<Charge, PoolError> {
-        let memory = memory.saturating_add(VM_OVERHEAD);
-        let amount = Amount {
-            memory_bytes: memory,
-            cpus: 0,
+        let amount = self.0.pool.0.rule.of_vm(vm);
+        let budget = match self.0.pool.0.rule {
+            // What bounds a boot is the host, claim or not.
+            Rule::Host(_) => 0,
+            _ => self.claimed().map_or(0, |claim| claim.memory_bytes),
         };
-        let budget = self.claimed().map_or(0, |claim| claim.memory_bytes);
-        let from_pool = budget == 0;
+        let holds;
         {
             let mut state = self.state();
             let charged = state.charged;
-            if !from_pool {
-                if charged.saturating_add(memory) > budget {
-                    let claim = budget;
-                    return Err(PoolError::Budget {
-                        memory,
-                        charged,
-                        claim,
-                    });
-                }
-            } else {
-                let held = charged.saturating_add(self.0.reserved.memory_bytes);
-                let total = self.0.pool.total().memory_bytes;
-                if held.saturating_add(memory) > total {
-                    return Err(PoolError::Vm {
-                        memory,
-                        held,
-                        total,
-                    });
-                }
+            holds = charged != Amount::default();
+            let after = sum(charged, amount);
+            if budget == 0 {
+                self.check_room(amount, charged)?;
+            } else if after.memory_bytes > budget {
+                return Err(PoolError::Budget {
+                    memory: amount.memory_bytes,
+                    charged: charged.memory_bytes,
+                    claim: budget,
+                });
             }
-            state.charged = charged.saturating_add(memory);
+            state.charged = after;
         }
         // From here on the charge is undone by dropping it.
         let mut charge = Charge {
             share: self.clone(),
-            memory,
-            from_pool: false,
+            amount,
+            of_pool: None,
         };
-        if from_pool {
-            self.acquire(world, amount, "VM", tell).await?;
-            charge.from_pool = true;
+        if budget == 0 {
+            self.acquire(world, Taker::StartingVm, amount, holds, tell)
+                .await?;
+            charge.of_pool = Some(Taker::StartingVm);
         }
         Ok(charge)
+    }
+
+    /// Refuses what can never fit beside what the file itself holds.
+    fn check_room(&self, amount: Amount, charged: Amount) -> Result<(), PoolError> {
+        let pool = &self.0.pool;
+        let (held, total) = (sum(charged, self.0.reserved), pool.total());
+        if within(sum(held, amount), total) {
+            return Ok(());
+        }
+        Err(if pool.0.rule.is_classic() {
+            PoolError::BudgetVm {
+                vm: amount,
+                held,
+                total,
+            }
+        } else {
+            PoolError::Vm {
+                memory: amount.memory_bytes,
+                held: held.memory_bytes,
+                total: total.memory_bytes,
+            }
+        })
     }
 
     /// Takes room from the pool, waiting for it in line.
     async fn acquire(
         &self,
         world: &Arc<World>,
+        taker: Taker,
         amount: Amount,
-        what: &str,
+        holds: bool,
         tell: impl Fn(&str),
     ) -> Result<(), PoolError> {
-        let mut place = Place::join(&self.0.pool, &self.0.file, world, amount);
+        let pool = &self.0.pool;
+        let wanted = Wanted {
+            taker,
+            amount,
+            file: &self.0.file,
+            holds,
+        };
+        let mut place = Place::join(pool, wanted, world);
         if place.is_served() {
             place.taken = true;
             return Ok(());
         }
+        let _uncounted = pool.0.rule.is_classic().then(|| world.uncounted());
+        let (period, patience) = match pool.0.rule.spare() {
+            Some(_) => (HOST_PERIOD, HOST_PATIENCE),
+            None => (PATIENCE, PATIENCE),
+        };
+        let mut told = None::<Instant>;
         loop {
-            tell(&place.describe(what));
-            match both(&mut place, Limit::host(world, PATIENCE)).await {
+            if told.is_none_or(|at| at.elapsed() >= TELL_PERIOD) {
+                tell(&place.describe());
+                told = Some(Instant::now());
+            }
+            match both(&mut place, Limit::host(world, period)).await {
                 Either::First(()) => break,
-                Either::Second(_) => place.check_standstill()?,
+                Either::Second(_) => {
+                    pool.serve();
+                    place.check_standstill(patience)?;
+                }
             }
         }
         place.taken = true;
@@ -175,29 +222,36 @@ impl Core {
 impl Drop for Core {
     fn drop(&mut self) {
         let extra = self.state().extra;
-        self.pool.release(sum(self.reserved, extra), true);
+        self.pool.leave(sum(self.reserved, extra));
     }
 }
 
-/// The memory of one VM; given back when dropped.
+/// What one VM takes; given back when dropped.
 pub(crate) struct Charge {
     share: Share,
-    memory: u64,
-    from_pool: bool,
+    amount: Amount,
+    /// As what the pool counts it; nothing if a claim covers it.
+    of_pool: Option<Taker>,
+}
+
+impl Charge {
+    /// The VM is up.
+    pub(crate) fn settle(&mut self) {
+        if self.of_pool == Some(Taker::StartingVm) {
+            self.of_pool = Some(Taker::Vm);
+            self.share.0.pool.settle(self.amount.memory_bytes);
+        }
+    }
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
         {
             let mut state = self.share.state();
-            state.charged = state.charged.saturating_sub(self.memory);
+            state.charged = difference(state.charged, self.amount);
         }
-        if self.from_pool {
-            let amount = Amount {
-                memory_bytes: self.memory,
-                cpus: 0,
-            };
-            self.share.0.pool.release(amount, false);
+        if let Some(taker) = self.of_pool {
+            self.share.0.pool.release(taker, self.amount);
         }
     }
 }
@@ -205,21 +259,24 @@ impl Drop for Charge {
 /// A place in the pool's line; ready when it is served.
 struct Place {
     pool: Pool,
+    taker: Taker,
     amount: Amount,
     number: u64,
     taken: bool,
 }
 
 impl Place {
-    fn join(pool: &Pool, file: &str, world: &Arc<World>, amount: Amount) -> Self {
+    fn join(pool: &Pool, wanted: Wanted<'_>, world: &Arc<World>) -> Self {
         let mut state = pool.lock();
-        let number = state.line.join(amount, file, world);
-        // Nobody else can be woken by this: a request that fits now would have been served before.
-        let _woken = pool.serve(&mut state);
+        let number = state.line.join(wanted, world);
+        let woken = pool.serve_locked(&mut state);
         drop(state);
+        // Others than this one, if the host has got room since it was last asked.
+        woken.iter().for_each(|world| world.notify());
         Self {
             pool: pool.clone(),
-            amount,
+            taker: wanted.taker,
+            amount: wanted.amount,
             number,
             taken: false,
         }
@@ -230,8 +287,13 @@ impl Place {
     }
 
     /// What it waits for, for people.
-    fn describe(&self, what: &str) -> String {
+    fn describe(&self) -> String {
         let (available, total) = (self.pool.available(), self.pool.total());
+        let wanted = show_amount(self.amount);
+        if self.pool.0.rule.spare().is_some() {
+            let left = show_size(available.memory_bytes);
+            return format!("waits for {wanted} of the host for a VM; {left} to spare");
+        }
         let memory_fits = self.amount.memory_bytes <= available.memory_bytes;
         let room = if memory_fits {
             format!("{} of {} CPUs", available.cpus, total.cpus)
@@ -242,22 +304,34 @@ impl Place {
                 show_size(total.memory_bytes)
             )
         };
-        let wanted = show_amount(self.amount);
+        let what = match self.taker {
+            Taker::File => "claim",
+            Taker::StartingVm | Taker::Vm => "VM",
+        };
         format!("waits for {wanted} of the pool for a {what}; {room} left")
     }
 
-    fn check_standstill(&self) -> Result<(), PoolError> {
+    fn check_standstill(&self, patience: Duration) -> Result<(), PoolError> {
         let state = self.pool.lock();
         let files = state.files;
-        if !state.line.stands_still(self.number, files, PATIENCE) {
+        if !state.line.stands_still(self.number, files, patience) {
             return Ok(());
         }
-        let total = self.pool.total();
-        Err(PoolError::Standstill {
-            wanted: self.amount,
-            available: difference(total, state.used),
-            total,
-            files,
+        drop(state);
+        let (wanted, available, total) = (self.amount, self.pool.available(), self.pool.total());
+        Err(if self.pool.0.rule.is_classic() {
+            PoolError::ClassicStandstill {
+                wanted,
+                available,
+                files,
+            }
+        } else {
+            PoolError::Standstill {
+                wanted,
+                available,
+                total,
+                files,
+            }
         })
     }
 }
@@ -278,10 +352,10 @@ impl Drop for Place {
     fn drop(&mut self) {
         let served = self.pool.lock().line.leave(self.number);
         if served && !self.taken {
-            self.pool.release(self.amount, false);
+            self.pool.release(self.taker, self.amount);
         } else {
             // Who stood behind may fit now.
-            self.pool.release(Amount::default(), false);
+            self.pool.serve();
         }
     }
 }

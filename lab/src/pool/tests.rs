@@ -21,9 +21,13 @@ fn pool(mib: u64, cpus: u32) -> Pool {
 
 /// A charge as a boot takes it.
 fn charging(world: &Arc<World>, share: &Share, mib: u64) -> Pending<Charge> {
+    booting(world, share, amount(mib, 1))
+}
+
+fn booting(world: &Arc<World>, share: &Share, vm: Amount) -> Pending<Charge> {
     let (share, inner) = (share.clone(), world.clone());
     Pending::new(world, "vm:boot", "vm a", async move {
-        let charged = share.charge(&inner, mib * MIB, |_| {}).await;
+        let charged = share.charge(&inner, vm, |_| {}).await;
         charged.map_err(|error| crate::Error::new("vm:boot", "vm a", error))
     })
 }
@@ -201,4 +205,150 @@ fn files_that_wait_for_each_other_do_not_wait_for_ever() {
     assert!(first.poll().is_none(), "the older request goes on waiting");
     drop(held);
     assert!(first.poll().unwrap().is_ok());
+}
+
+/// A classic run's files and a world for each.
+fn classic<const N: usize>(pool: &Pool) -> [(Share, Arc<World>); N] {
+    std::array::from_fn(|n| {
+        let share = pool.admit(&format!("file {n}"), Amount::default());
+        (share.unwrap(), World::new())
+    })
+}
+
+/// A request that is served at once.
+fn served(pending: &mut Pending<Charge>) -> Charge {
+    pending.poll().unwrap().unwrap()
+}
+
+#[test]
+fn r048_a_budget_counts_what_vms_take_and_nothing_else() {
+    let pool = Pool::budget(Some(1024 * MIB), Some(3));
+    let [(a, world_a), (b, world_b), (c, world_c)] = classic(&pool);
+    assert_eq!(pool.used(), Amount::default(), "files take nothing");
+    let first = served(&mut booting(&world_a, &a, amount(512, 1)));
+    let second = served(&mut booting(&world_b, &b, amount(512, 1)));
+    assert_eq!(pool.available(), amount(0, 1));
+    let mut third = booting(&world_c, &c, amount(64, 1));
+    assert!(third.poll().is_none(), "no memory is left");
+    drop(first);
+    let third = served(&mut third);
+    let mut fourth = booting(&world_a, &a, amount(64, 2));
+    assert!(fourth.poll().is_none(), "one CPU is left");
+    drop((second, third));
+    drop(served(&mut fourth));
+    assert_eq!(pool.used(), Amount::default());
+}
+
+#[test]
+fn r048_only_the_given_dimension_is_limited() {
+    let [cpus, memory] = [
+        Pool::budget(None, Some(2)),
+        Pool::budget(Some(512 * MIB), None),
+    ];
+    let [(file, world)] = classic(&cpus);
+    drop(served(&mut booting(&world, &file, amount(1 << 20, 2))));
+    let [(file, world)] = classic(&memory);
+    drop(served(&mut booting(&world, &file, amount(512, 64))));
+}
+
+#[test]
+fn r048_a_vm_larger_than_the_budget_raises_naming_both() {
+    for (pool, vm, wanted, limit) in [
+        (
+            Pool::budget(Some(512 * MIB), None),
+            amount(513, 1),
+            "513 MiB and 1 CPUs for this VM",
+            "the budget of 512 MiB;",
+        ),
+        (
+            Pool::budget(None, Some(2)),
+            amount(64, 3),
+            "64 MiB and 3 CPUs for this VM",
+            "the budget of 2 CPUs;",
+        ),
+    ] {
+        let [(file, world)] = classic(&pool);
+        let refused = booting(&world, &file, vm).poll().unwrap().map(drop);
+        let text = refused.unwrap_err().to_string();
+        assert!(text.contains(wanted) && text.contains(limit), "{text}");
+        assert_eq!(pool.used(), Amount::default());
+    }
+    // Beside what the file has up itself, which nobody but the file can give back.
+    let pool = Pool::budget(Some(512 * MIB), None);
+    let [(file, world)] = classic(&pool);
+    let _up = served(&mut booting(&world, &file, amount(300, 1)));
+    let refused = booting(&world, &file, amount(300, 1)).poll().unwrap();
+    let text = refused.map(drop).unwrap_err().to_string();
+    assert!(
+        text.contains("beside the 300 MiB and 1 CPUs of this file's other VMs"),
+        "{text}"
+    );
+}
+
+#[test]
+fn r049_vms_start_while_the_host_can_spare_their_memory() {
+    let spare = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let set = |mib: u64| spare.store(mib * MIB, std::sync::atomic::Ordering::Relaxed);
+    let told = spare.clone();
+    let pool = Pool::of_host(move || told.load(std::sync::atomic::Ordering::Relaxed));
+    let [(a, world_a), (b, world_b), (c, world_c)] = classic(&pool);
+    let mut first = served(&mut booting(&world_a, &a, amount(512, 1)));
+    let mut second = booting(&world_b, &b, amount(512, 1));
+    assert!(
+        second.poll().is_none(),
+        "one VM may start whatever the host has, a second one not"
+    );
+    // 512 of these are promised to the first, which is still starting.
+    set(1000);
+    pool.serve();
+    assert!(second.poll().is_none());
+    first.settle();
+    pool.serve();
+    let second = served(&mut second);
+    assert_eq!(pool.available().memory_bytes, (1000 - 512) * MIB);
+    let mut third = booting(&world_c, &c, amount(512, 1));
+    assert!(third.poll().is_none());
+    // It gives its memory back, and the host has not said so yet.
+    drop(second);
+    drop(served(&mut third));
+    drop(first);
+    assert_eq!(pool.used(), Amount::default());
+}
+
+#[test]
+fn r049_memory_that_others_free_is_noticed() {
+    let spare = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let told = spare.clone();
+    let pool = Pool::of_host(move || told.load(std::sync::atomic::Ordering::Relaxed));
+    let [(a, world_a), (b, world_b)] = classic(&pool);
+    let mut first = served(&mut booting(&world_a, &a, amount(512, 1)));
+    first.settle();
+    let waiting = booting(&world_b, &b, amount(512, 1));
+    let freeing = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        spare.store(u64::MAX, std::sync::atomic::Ordering::Relaxed);
+    });
+    waiting.wait().unwrap();
+    freeing.join().unwrap();
+    assert!(
+        world_b.uncounted_time() >= std::time::Duration::from_millis(50),
+        "R-050: waiting does not count"
+    );
+}
+
+#[test]
+fn r050_waiters_are_served_in_order() {
+    let pool = Pool::budget(Some(1000 * MIB), None);
+    let [(a, world_a), (b, world_b), (c, world_c)] = classic(&pool);
+    let first = served(&mut booting(&world_a, &a, amount(600, 1)));
+    let mut large = booting(&world_b, &b, amount(800, 1));
+    let mut small = booting(&world_c, &c, amount(100, 1));
+    assert!(large.poll().is_none());
+    assert!(small.poll().is_none(), "it would fit, but is not its turn");
+    // Whoever has a VM up already is let pass, since its end is what the others wait for.
+    let more = served(&mut booting(&world_a, &a, amount(100, 1)));
+    drop((first, more));
+    let large = served(&mut large);
+    drop(served(&mut small));
+    drop(large);
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use provium_protocol::ops;
+use provium_protocol::{Amount, ops};
 use provium_vmm::{Backend, Machine, MachineConfig};
 use sha2::{Digest, Sha256};
 
@@ -56,10 +56,14 @@ async fn boot(core: &Arc<VmCore>, call: &'static str, options: BootOptions) -> R
     let timeout = core.boot_timeout(&options);
     let plan = Plan::make(core, &options).map_err(|reason| core.error(call, reason))?;
     let (cid, memory) = (plan.cid, plan.config.memory);
+    let needs = Amount {
+        memory_bytes: memory,
+        cpus: plan.config.cpus,
+    };
     let session = &core.session;
     let charge = session
         .share()
-        .charge(session.world(), memory, session.tell_waiting());
+        .charge(session.world(), needs, session.tell_waiting());
     let charge = charge.await.map_err(fail_pool)?;
     let machine =
         Machine::start(plan.config).map_err(|error| core.error(call, Reason::Machine(error)))?;

@@ -278,6 +278,9 @@ impl Instance {
             facts.spawned = Some(Instant::now());
             facts.was_spawned = true;
         }
+        if let Some(charge) = lock(&self.charge).as_mut() {
+            charge.settle();
+        }
         let event = VmSpawned {
             file: self.session.file().to_owned(),
             vm_name: self.vm_name.clone(),

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
-use provium_protocol::ops;
+use provium_protocol::{Amount, ops};
 use provium_vmm::snapshot::{Fresh, Image, SaveTo};
 use provium_vmm::{BootFiles, Machine, MachineConfig};
 
@@ -60,6 +60,14 @@ impl Snapshot {
     #[must_use]
     pub fn memory(&self) -> u64 {
         self.image.memory()
+    }
+
+    /// What a VM that goes on from it takes of the pool (C-066).
+    fn needs(&self) -> Amount {
+        Amount {
+            memory_bytes: self.image.memory(),
+            cpus: self.image.cpus(),
+        }
     }
 
     pub(crate) fn image(&self) -> &Arc<Image> {
@@ -348,7 +356,8 @@ pub(crate) struct Standing {
     resume: bool,
     /// It was down: it counts as booting until its agent has answered.
     booting: Option<Booting>,
-    memory: u64,
+    /// What it takes of the pool.
+    needs: Amount,
 }
 
 /// Brings `core`, which is down, up from `snapshot`.
@@ -405,7 +414,7 @@ fn put_back(
         instance,
         resume,
         booting: Some(booting),
-        memory: snapshot.memory(),
+        needs: snapshot.needs(),
     })
 }
 
@@ -433,7 +442,7 @@ pub(crate) fn rewind(
             instance,
             resume: true,
             booting: None,
-            memory: snapshot.memory(),
+            needs: snapshot.needs(),
         });
     }
     core.put_down();
@@ -451,7 +460,7 @@ impl Standing {
             let charge =
                 session
                     .share()
-                    .charge(session.world(), self.memory, session.tell_waiting());
+                    .charge(session.world(), self.needs, session.tell_waiting());
             match charge.await {
                 Ok(charge) => instance.hold(charge),
                 Err(error) => {
@@ -468,7 +477,7 @@ impl Standing {
         match handshake(core, instance, None, timeout, self.resume).await {
             Ok(()) => {
                 if self.booting.is_some() {
-                    instance.spawned(core.profile_name(), self.memory);
+                    instance.spawned(core.profile_name(), self.needs.memory_bytes);
                 }
                 Ok(())
             }

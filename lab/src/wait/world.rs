@@ -30,6 +30,62 @@ struct State {
     next_timer: u64,
     interrupt: Option<String>,
     deadline: Option<(Instant, String)>,
+    /// As `deadline`, put off by the time that does not count.
+    file_deadline: Option<(Instant, String)>,
+    off: Uncounted,
+}
+
+/// Time that does not count against a file's deadline.
+#[derive(Default)]
+struct Uncounted {
+    past: Duration,
+    now: Option<(Instant, u32)>,
+}
+
+impl Uncounted {
+    fn total(&self) -> Duration {
+        self.past
+            + self
+                .now
+                .map_or(Duration::ZERO, |(since, _)| since.elapsed())
+    }
+
+    fn begin(&mut self) {
+        let (_, depth) = self.now.get_or_insert((Instant::now(), 0));
+        *depth += 1;
+    }
+
+    fn end(&mut self) {
+        if let Some((since, depth)) = &mut self.now {
+            *depth -= 1;
+            if *depth == 0 {
+                self.past += since.elapsed();
+                self.now = None;
+            }
+        }
+    }
+}
+
+/// While it lives, time does not count against the file's deadline.
+pub(crate) struct TimeOff(Arc<World>);
+
+impl Drop for TimeOff {
+    fn drop(&mut self) {
+        self.0.lock().off.end();
+        self.0.notify();
+    }
+}
+
+impl State {
+    /// The deadline that comes first.
+    fn next_deadline(&self) -> Option<(Instant, &str)> {
+        let file = self.file_deadline.as_ref().and_then(|(at, why)| {
+            let at = at.checked_add(self.off.total())?;
+            Some((at, &**why))
+        });
+        let test = self.deadline.as_ref().map(|(at, why)| (*at, &**why));
+        file.into_iter().chain(test).min_by_key(|(at, _)| *at)
+    }
 }
 
 impl World {
@@ -106,20 +162,41 @@ impl World {
         self.notify();
     }
 
-    /// Lets waits work again after an interruption; also takes the deadline back.
+    /// Breaks off waits at a host time, put off by the time that does not count against a file.
+    pub fn set_file_deadline(&self, deadline: Option<(Instant, String)>) {
+        self.lock().file_deadline = deadline;
+        self.notify();
+    }
+
+    /// How much time so far does not count against the file's deadline.
+    pub fn uncounted_time(&self) -> Duration {
+        self.lock().off.total()
+    }
+
+    /// From now on, until the answer is dropped, time does not count against the file's deadline.
+    pub(crate) fn uncounted(self: &Arc<Self>) -> TimeOff {
+        self.lock().off.begin();
+        self.notify();
+        TimeOff(self.clone())
+    }
+
+    /// Lets waits work again after an interruption; also takes the deadlines back.
     pub fn calm(&self) {
         let mut state = self.lock();
         state.interrupt = None;
         state.deadline = None;
+        state.file_deadline = None;
     }
 
     /// Whether waits are broken off now, and why.
     pub fn interrupted(&self) -> Option<Interrupted> {
         let state = self.lock();
-        let expired = |(at, _): &&(Instant, String)| Instant::now() >= *at;
-        let reason = state.interrupt.as_ref();
-        let reason = reason.or_else(|| state.deadline.as_ref().filter(expired).map(|(_, why)| why));
-        reason.cloned().map(Interrupted)
+        let reason = state.interrupt.clone();
+        let reason = reason.or_else(|| {
+            let (at, why) = state.next_deadline()?;
+            (Instant::now() >= at).then(|| why.to_owned())
+        });
+        reason.map(Interrupted)
     }
 
     /// Lets the guests run until `condition` yields something (L-247). The condition is looked at first of all, and
@@ -175,7 +252,7 @@ impl World {
     fn next_timeout(&self) -> Option<Duration> {
         let state = self.lock();
         let timer = state.timers.keys().next().map(|(at, _)| *at);
-        let deadline = state.deadline.as_ref().map(|(at, _)| *at);
+        let deadline = state.next_deadline().map(|(at, _)| at);
         let next = timer.into_iter().chain(deadline).min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }
@@ -233,5 +310,25 @@ mod tests {
         );
         world.set_deadline(None);
         assert!(world.run_until(|| Some(())).is_ok());
+    }
+
+    #[test]
+    fn r050_time_off_puts_the_files_deadline_off_and_no_other() {
+        let world = World::new();
+        let soon = || Instant::now() + Duration::from_millis(20);
+        let off = world.uncounted();
+        let nested = world.uncounted();
+        world.set_file_deadline(Some((soon(), "file timed out".into())));
+        std::thread::sleep(Duration::from_millis(40));
+        assert_eq!(world.interrupted(), None);
+        world.set_deadline(Some((Instant::now(), "timed out".into())));
+        assert_eq!(world.interrupted(), Some(Interrupted("timed out".into())));
+        world.set_deadline(None);
+        drop(nested);
+        std::thread::sleep(Duration::from_millis(5));
+        drop(off);
+        assert!(world.uncounted_time() >= Duration::from_millis(45));
+        let waited = world.run_until(|| None::<()>);
+        assert_eq!(waited, Err(Interrupted("file timed out".into())));
     }
 }
