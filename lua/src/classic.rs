@@ -10,7 +10,7 @@ use provium_protocol::Meta;
 use crate::file::FileState;
 use crate::meta;
 use crate::record::{Records, failure, log_of};
-use crate::report::{FileReport, FileStatus, Observer, TestEnd};
+use crate::report::{Failure, FileReport, FileStatus, Observer, Outcome, TestEnd};
 use crate::runner::{FileJob, Runner, unreadable};
 use crate::watch::Stop;
 
@@ -49,10 +49,11 @@ pub fn run_classic(job: FileJob, observer: Arc<dyn Observer>) -> ClassicReport {
         Err(error) => return broken(unreadable(&job, &error)),
     };
     let file = FileState::new(&job, observer);
-    let report = match Runner::new(&job, &file, &source)
-        .and_then(|runner| install_hooks(&runner.lua, &runner.prelude, &file).map(|()| runner))
-    {
-        Ok(runner) => run(runner, &file),
+    let open = Arc::default();
+    let report = match Runner::new(&job, &file, &source).and_then(|runner| {
+        install_hooks(&runner.lua, &runner.prelude, &file, &open).map(|()| runner)
+    }) {
+        Ok(runner) => run(runner, &file, &open),
         Err(error) => broken(FileReport {
             status: FileStatus::Crashed,
             chunk_error: Some(failure(format!("cannot set up the Lua state: {error}"))),
@@ -63,8 +64,9 @@ pub fn run_classic(job: FileJob, observer: Arc<dyn Observer>) -> ClassicReport {
     report
 }
 
-fn run(mut runner: Runner<'_>, file: &FileState) -> ClassicReport {
-    let chunk_error = runner.run_chunk();
+fn run(mut runner: Runner<'_>, file: &FileState, open: &Mutex<Vec<Body>>) -> ClassicReport {
+    let mut chunk_error = runner.run_chunk();
+    let failed_inside = end_open(file, open, chunk_error.as_ref());
     let flag = |name: &str| runner.prelude.get(name).unwrap_or(false);
     let status = match () {
         () if file.is_poisoned() => FileStatus::Crashed,
@@ -73,6 +75,10 @@ fn run(mut runner: Runner<'_>, file: &FileState) -> ClassicReport {
         () if file.watch.stop() == Some(Stop::Interrupted) => FileStatus::Failed,
         () => FileStatus::Passed,
     };
+    if failed_inside {
+        // It is the tests' failure, and told with them.
+        chunk_error = None;
+    }
     let todo: Option<LuaString> = runner.prelude.get("file_todo").ok().flatten();
     ClassicReport {
         todo: todo
@@ -90,26 +96,59 @@ fn run(mut runner: Runner<'_>, file: &FileState) -> ClassicReport {
     }
 }
 
-/// Gives the prelude what it calls when a body starts and ends.
-fn install_hooks(lua: &Lua, prelude: &Table, file: &Arc<FileState>) -> mlua::Result<()> {
-    let hooks = lua.create_table()?;
-    // Bodies may be nested, so starts are a stack.
-    let starts: Arc<Mutex<Vec<Instant>>> = Arc::default();
+/// A body that has started and not ended.
+struct Body {
+    name: String,
+    meta: Meta,
+    start: Instant,
+}
 
-    let (told, begun) = (Arc::clone(file), Arc::clone(&starts));
+/// Ends the bodies that were left for good, by a deadline or an interruption, with what the file
+/// failed with (E-032, R-112). Answers whether there were any.
+fn end_open(file: &FileState, open: &Mutex<Vec<Body>>, error: Option<&Failure>) -> bool {
+    let bodies = std::mem::take(&mut *locked(open));
+    let any = !bodies.is_empty();
+    for body in bodies.into_iter().rev() {
+        let error = error.cloned();
+        let failure = error.unwrap_or_else(|| failure("the test did not end".to_owned()));
+        file.observer.test_ended(TestEnd {
+            name: body.name,
+            meta: body.meta,
+            outcome: Outcome::Failed(Box::new(failure)),
+            duration: body.start.elapsed(),
+            log: Vec::new(),
+        });
+    }
+    any
+}
+
+/// Gives the prelude what it calls when a body starts and ends. Bodies may be nested: those that
+/// have not ended are in `open`, the innermost last.
+fn install_hooks(
+    lua: &Lua,
+    prelude: &Table,
+    file: &Arc<FileState>,
+    open: &Arc<Mutex<Vec<Body>>>,
+) -> mlua::Result<()> {
+    let hooks = lua.create_table()?;
+    let (told, begun) = (Arc::clone(file), Arc::clone(open));
     let started = lua.create_function(move |_, (name, meta): (LuaString, Table)| {
         let name = name.to_string_lossy();
         let meta = meta_of(&told, &name, &meta);
         told.observer.test_started(&name, &meta);
-        locked(&begun).push(Instant::now());
+        locked(&begun).push(Body {
+            start: Instant::now(),
+            name,
+            meta,
+        });
         Ok(())
     })?;
     hooks.raw_set("started", started)?;
 
-    let (told, records) = (Arc::clone(file), prelude.clone());
+    let (told, records, begun) = (Arc::clone(file), prelude.clone(), Arc::clone(open));
     let ended =
         lua.create_function(move |_, (name, meta, record): (LuaString, Table, Table)| {
-            let duration = locked(&starts).pop().map(|start| start.elapsed());
+            let duration = locked(&begun).pop().map(|body| body.start.elapsed());
             let records = Records {
                 prelude: &records,
                 file: &told,
@@ -128,8 +167,8 @@ fn install_hooks(lua: &Lua, prelude: &Table, file: &Arc<FileState>) -> mlua::Res
     prelude.get::<Function>("run_inline")?.call(hooks)
 }
 
-fn locked(starts: &Mutex<Vec<Instant>>) -> MutexGuard<'_, Vec<Instant>> {
-    starts.lock().unwrap_or_else(PoisonError::into_inner)
+fn locked(open: &Mutex<Vec<Body>>) -> MutexGuard<'_, Vec<Body>> {
+    open.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn meta_of(file: &FileState, name: &str, table: &Table) -> Meta {
