@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
+pub use nearest::nearest;
 pub use place::Place;
 pub use places::Places;
 pub use profile::{DEFAULT_MEMORY, DiskSource, GuestFile, Profile, ProfileDisk};
