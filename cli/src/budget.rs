@@ -38,16 +38,16 @@ pub(crate) fn default_jobs(pool: &Pool) -> usize {
     usize::try_from(pool.total().cpus).map_or(2, |cpus| cpus.max(2))
 }
 
+/// Memory that stays the host's own.
+const RESERVE: u64 = 3 << 29;
+
 /// What the host can spare now: what is available, less 1.5 GiB that stay its own.
 #[must_use]
-pub(crate) fn available_memory() -> u64 {
-    const RESERVE: u64 = 3 << 29;
-    // Room for one VM of the default size, which may start whatever the host has.
-    const LEAST: u64 = 1 << 30;
+pub(crate) fn spare_memory() -> u64 {
     let available = std::fs::read_to_string("/proc/meminfo")
         .ok()
         .and_then(|text| meminfo(&text, "MemAvailable:"));
-    available.unwrap_or(0).saturating_sub(RESERVE).max(LEAST)
+    available.unwrap_or(0).saturating_sub(RESERVE)
 }
 
 fn online_cpus() -> u32 {

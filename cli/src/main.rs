@@ -9,6 +9,7 @@ mod classic;
 mod commands;
 mod coverage;
 mod discover;
+mod environment;
 mod exit;
 mod news;
 mod plan;
@@ -28,9 +29,11 @@ mod timings;
 use std::error::Error as _;
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
+use provium_lab::config::nearest;
 
 use crate::args::{Cli, Command};
+use crate::discover::DiscoverError;
 use crate::exit::Exit;
 use crate::problem::Problem;
 
@@ -59,7 +62,7 @@ fn wrong_usage(error: &clap::Error) -> ! {
 
 fn carry_out(cli: Cli) -> Result<Exit, Problem> {
     match cli.command {
-        None => commands::run::run(&cli.run),
+        None => commands::run::run(&cli.run).map_err(or_no_command),
         Some(Command::Run(args)) => commands::run::run(&args),
         Some(Command::Test(args)) => Ok(commands::test::test(&args)),
         Some(Command::List(args)) => commands::list::list(&args),
@@ -77,6 +80,25 @@ fn carry_out(cli: Cli) -> Result<Exit, Problem> {
         Some(Command::Man(args)) => commands::shell::man(&args),
         Some(Command::Version) => commands::version(),
     }
+}
+
+/// A word that names no file may have been meant as a command.
+fn or_no_command(problem: Problem) -> Problem {
+    let Problem::Discover(DiscoverError::Missing(path)) = &problem else {
+        return problem;
+    };
+    let Some(word) = path.to_str().filter(|word| !word.contains(['/', '.'])) else {
+        return problem;
+    };
+    let cli = Cli::command();
+    let commands = cli.get_subcommands().map(clap::Command::get_name);
+    let meant = nearest(word, commands).map_or_else(
+        || "`provium --help` lists the commands".to_owned(),
+        |name| format!("did you mean `provium {name}`?"),
+    );
+    Problem::Usage(format!(
+        "{word}: no such file or directory, nor a command; {meant}"
+    ))
 }
 
 /// A problem with all its causes, said once.

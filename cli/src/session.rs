@@ -111,12 +111,11 @@ impl Session {
         pool: Pool,
         progress: Arc<dyn Progress>,
         events: Arc<dyn EventSink>,
-    ) -> Arc<Harness> {
+    ) -> Harness {
         let guests = self.guests(progress);
-        let harness = Harness::new(self.config, choice.backend, guests)
+        Harness::new(self.config, choice.backend, guests)
             .with_pool(pool)
-            .with_events(events);
-        Arc::new(harness)
+            .with_events(events)
     }
 }
 

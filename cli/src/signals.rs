@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use crate::exit::Exit;
 
 static RECEIVED: AtomicU32 = AtomicU32::new(0);
+static EXIT: AtomicU32 = AtomicU32::new(Exit::Error as u32);
 static IN_ORDER: AtomicBool = AtomicBool::new(false);
 
 /// Files that a sudden end removes.
@@ -26,8 +27,9 @@ pub(crate) fn remove_on_exit(paths: &[&Path]) {
     let _ = ON_EXIT.set(names.collect());
 }
 
-/// Handles signals from now on: each ends the program with the exit code of an interruption.
-pub(crate) fn install() {
+/// Handles signals from now on: each ends the program with `exit`.
+pub(crate) fn install(exit: Exit) {
+    EXIT.store(exit as u32, Ordering::Relaxed);
     for signal in [libc::SIGINT, libc::SIGTERM] {
         // SAFETY: `on_signal` only does what is allowed in a signal handler (atomics, `write` and
         // `_exit`), and a zeroed `sigaction` with a handler set is a valid one.
@@ -78,7 +80,7 @@ extern "C" fn on_signal(_: libc::c_int) {
                 libc::unlink(path.as_ptr());
             }
             libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len());
-            libc::_exit(Exit::Error as libc::c_int);
+            libc::_exit(EXIT.load(Ordering::Relaxed).cast_signed());
         }
     }
 }

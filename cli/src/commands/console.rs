@@ -68,6 +68,7 @@ fn with_agent(
 ) -> Result<Exit, Problem> {
     let progress = Arc::new(StderrProgress::default());
     let harness = session.harness(choice, Pool::unlimited(), progress, Arc::new(NoEvents));
+    let harness = Arc::new(harness);
     let lab = provium_lab::Session::new(&harness, "console");
     let options = BootOptions {
         memory: args.mem,

@@ -51,12 +51,12 @@ impl Place {
     /// The harness: no events, guests prepared on demand.
     fn harness(self) -> Result<Arc<Harness>, Problem> {
         let choice = choose_backend(self.vmm)?;
-        Ok(self.session.harness(
+        Ok(Arc::new(self.session.harness(
             &choice,
             Pool::unlimited(),
             Arc::new(StderrProgress::default()),
             Arc::new(NoEvents),
-        ))
+        )))
     }
 }
 

@@ -13,6 +13,7 @@ pub(crate) mod reference;
 pub(crate) mod repl;
 pub(crate) mod run;
 pub(crate) mod shell;
+mod start;
 pub(crate) mod test;
 pub(crate) mod watch;
 

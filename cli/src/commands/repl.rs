@@ -34,14 +34,14 @@ pub(crate) fn repl(args: &ReplArgs) -> Result<Exit, Problem> {
         eprintln!("{}", backend_line(&choice));
     }
     let session_history = session.places.cache.join("repl_history");
-    signals::install();
+    signals::install(Exit::Error);
     let setup = Setup {
-        harness: session.harness(
+        harness: Arc::new(session.harness(
             &choice,
             Pool::unlimited(),
             Arc::new(StderrProgress::default()),
             Arc::new(NoEvents),
-        ),
+        )),
         display: Box::new(|path: &Path| path.display().to_string()),
         stdout_is_data: false,
     };

@@ -1,44 +1,39 @@
 //! `provium run`: the arguments as meant, the run, its exit code.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use provium_lab::Ksm;
 use provium_lua::{Filter, MetaMatch, Setup};
 
 use crate::args::{Order, RunArgs};
-use crate::atomic;
 use crate::budget;
-use crate::builds;
 use crate::chain;
+use crate::commands::start;
 use crate::commands::watch::{Awoken, Watch, affected};
 use crate::coverage::Coverage;
 use crate::discover::{Kind, display_path};
+use crate::environment;
 use crate::exit::Exit;
 use crate::plan::{fresh_seed, plan};
-use crate::preflight;
 use crate::pressure::Pressure;
 use crate::problem::Problem;
 use crate::report::{
-    EventSocket, EventWriter, Html, Json, Junit, Progress, Reporters, Screen, Stream, Text,
-    Verbosity,
+    EventSocket, EventWriter, Html, Json, Progress, Reporters, Screen, Stream, Text, Verbosity,
 };
 use crate::scheduler::{self, Wire, Work};
 use crate::select::{select, write_rerun};
-use crate::session::{Session, backend_line, choose_backend, rerun_state};
+use crate::session::{Session, rerun_state};
 use crate::signals;
 use crate::sink::NewsSink;
 
 /// Runs the files that the arguments mean; with `--watch` again whenever they change.
 pub(crate) fn run(args: &RunArgs) -> Result<Exit, Problem> {
-    signals::install();
-    // Before discovery, so that whoever connects first hears everything (E-040).
-    let socket = match &args.events_socket {
-        Some(path) => Some(EventSocket::listen(path)?),
-        None => None,
-    };
+    environment::tell_filter(&filter(args)?);
+    signals::install(Exit::Error);
+    let socket = start::socket(&args.shared)?;
     if args.watch {
         watched(args, socket.as_ref())
     } else {
@@ -80,7 +75,7 @@ fn watched(args: &RunArgs, socket: Option<&EventSocket>) -> Result<Exit, Problem
 
 /// Directories whose files the run depends on: the configuration's, the roots, the paths given.
 fn watched_dirs(args: &RunArgs) -> Vec<PathBuf> {
-    let session = Session::open(args.common.config.as_deref()).ok();
+    let session = Session::open(args.shared.common.config.as_deref()).ok();
     let mut dirs: Vec<PathBuf> = match &session {
         Some(session) => std::iter::once(session.config.dir.clone())
             .chain(session.config.roots.iter().cloned())
@@ -104,7 +99,7 @@ fn watched_dirs(args: &RunArgs) -> Vec<PathBuf> {
 
 /// The test files that a change concerns; nothing if that may be all.
 fn files_affected(args: &RunArgs, changed: &BTreeSet<PathBuf>) -> Option<BTreeSet<PathBuf>> {
-    let session = Session::open(args.common.config.as_deref()).ok()?;
+    let session = Session::open(args.shared.common.config.as_deref()).ok()?;
     let files = select(&session, &args.select, Kind::Test).ok()?.files;
     let tests: Vec<PathBuf> = files.into_iter().map(|file| file.path).collect();
     affected(&tests, &session.config.roots, changed)
@@ -116,7 +111,7 @@ fn once(
     socket: Option<&EventSocket>,
     only: Option<BTreeSet<PathBuf>>,
 ) -> Result<Exit, Problem> {
-    let session = Session::with_guests(&args.common)?;
+    let session = Session::with_guests(&args.shared.common)?;
     let filter = filter(args)?;
     let pressure = Pressure::from_env()?;
     let pool = budget::pool(&args.pool)?;
@@ -131,35 +126,25 @@ fn once(
         return nothing_to_run(&session, args, selection.discovered);
     }
     let coverage = match args.coverage {
-        true => Some(Coverage::begin(args.save_events.as_deref())?),
+        true => Some(Coverage::begin(args.shared.save_events.as_deref())?),
         false => None,
     };
     let mut reporters = reporters(args, socket, coverage.as_ref())?;
-    if !args.no_build {
-        session
-            .config
-            .profiles
-            .values()
-            .try_for_each(builds::build)?;
-    }
+    let choice = start::make_ready(&args.shared, &session, &selection.files, args.verbose)?;
     let wire = Wire::new();
     let sink = Arc::new(NewsSink::new(wire.sender()));
-    let choice = choose_backend(args.common.vmm)?;
-    if args.verbose || choice.fell_back {
-        eprintln!("{}", backend_line(&choice));
-    }
-    if !args.no_preflight {
-        preflight::check(&session, &selection.files)?;
-    }
     let (cache, limit) = (&session.config.cache_dir, session.config.cache_max_size);
     provium_lab::fixture::Cache::new(cache).trim(limit);
     let bases = session.bases.clone();
     let state = rerun_state(&session.places);
     let files = plan(selection.files, &args.order, seed(args));
     let jobs = args.jobs.unwrap_or_else(|| budget::default_jobs(&pool));
-    let harness = session.harness(&choice, pool, Arc::clone(&sink) as _, sink);
+    let mut harness = session.harness(&choice, pool, Arc::clone(&sink) as _, sink);
+    if !args.no_ksm {
+        harness = harness.with_ksm(Ksm::of_host());
+    }
     let setup = Arc::new(Setup {
-        harness,
+        harness: Arc::new(harness),
         display: Box::new(move |path: &Path| display_path(path, &bases)),
         stdout_is_data: args.json || args.events_stdout,
     });
@@ -167,8 +152,8 @@ fn once(
         files,
         jobs,
         filter,
-        timeout: args.timeout.0,
-        fail_fast: args.fail_fast,
+        timeout: args.deadline(),
+        fail_fast: args.shared.fail_fast,
         retries: args.retries,
         classic: false,
         setup,
@@ -256,7 +241,9 @@ fn reporters(
     socket: Option<&EventSocket>,
     coverage: Option<&Coverage>,
 ) -> Result<Reporters, Problem> {
-    let mut reporters = Reporters::default();
+    let events = args.shared.save_events.as_deref();
+    let events = events.or(coverage.map(Coverage::events));
+    let mut reporters = start::reporters(&args.shared, events, socket)?;
     let data = args.json || args.events_stdout;
     let screen = Screen::new(if data { Stream::Stderr } else { Stream::Stdout });
     let verbosity = match (args.quiet, args.verbose) {
@@ -264,28 +251,12 @@ fn reporters(
         (_, true) => Verbosity::Verbose,
         _ => Verbosity::Normal,
     };
-    let events = args.save_events.as_deref();
-    if let Some(path) = events.or(coverage.map(Coverage::events)) {
-        let file = atomic::make_parent(path).and_then(|()| File::create(path));
-        let file = file.map_err(Problem::file("write", path))?;
-        reporters.add(EventWriter::new(
-            format!("event file {}", path.display()),
-            file,
-        ));
-    }
     if args.events_stdout {
         reporters.add(EventWriter::new("event stream on stdout", io::stdout()));
-    }
-    if let Some(socket) = socket {
-        reporters.add(socket.reporter());
     }
     if let Some(path) = &args.report {
         let page = Html::new(path.clone()).map_err(Problem::file("write", path))?;
         reporters.add(page);
-    }
-    if let Some(path) = &args.junit {
-        let junit = Junit::new(path.clone()).map_err(Problem::file("write", path))?;
-        reporters.add(junit);
     }
     if args.json {
         reporters.add(Json::new(io::stdout()));

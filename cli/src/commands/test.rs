@@ -1,27 +1,25 @@
 //! `provium test`: a classic run (classic-api sections 8 and 10, cli-and-config section 4).
 
-use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use provium_lab::Pool;
 use provium_lua::{Filter, Setup};
-use provium_protocol::Amount;
 
-use crate::args::{Order, OrderArgs};
+use crate::args::{OrderArgs, TestArgs};
 use crate::budget;
-use crate::builds;
-use crate::classic::{self, ClassicFiles, RunDirectory, TestArgs};
+use crate::classic::{self, ClassicFiles, RunDirectory};
+use crate::commands::start;
 use crate::discover::display_path;
+use crate::environment;
 use crate::exit::Exit;
 use crate::plan::plan;
-use crate::preflight;
 use crate::pressure::Pressure;
 use crate::problem::Problem;
-use crate::report::{Classic, EventSocket, EventWriter, Junit, Reporters};
+use crate::report::{Classic, EventSocket, Reporters};
 use crate::scheduler::{self, Wire, Work};
-use crate::session::{Session, backend_line, choose_backend};
+use crate::session::Session;
 use crate::signals;
 use crate::sink::NewsSink;
 
@@ -34,7 +32,10 @@ pub(crate) fn test(args: &TestArgs) -> Exit {
 }
 
 fn run(args: &TestArgs) -> Result<Exit, Problem> {
-    let mut session = Session::with_guests(&args.common)?;
+    environment::tell_filter(&Filter::default());
+    signals::install(Exit::Failed);
+    let socket = start::socket(&args.shared)?;
+    let mut session = Session::with_guests(&args.shared.common)?;
     let found = classic::find(&args.path, &session.bases)?;
     // `require` finds what lies below PATH (C-056).
     session.config.roots.insert(0, found.root.clone());
@@ -42,32 +43,13 @@ fn run(args: &TestArgs) -> Result<Exit, Problem> {
         return Ok(Exit::Success);
     };
     let (pool, pool_line) = pool(args);
-    let reporters = reporters(args, pool_line.as_deref())?;
-    if !args.no_build {
-        session
-            .config
-            .profiles
-            .values()
-            .try_for_each(builds::build)?;
-    }
-    let choice = choose_backend(args.common.vmm)?;
-    if choice.fell_back {
-        eprintln!("{}", backend_line(&choice));
-    }
-    if !args.no_preflight {
-        preflight::check(&session, &files.files)?;
-    }
-    signals::install();
+    let reporters = reporters(args, socket.as_ref(), pool_line.as_deref())?;
+    let choice = start::make_ready(&args.shared, &session, &files.files, false)?;
     let wire = Wire::new();
     let sink = Arc::new(NewsSink::new(wire.sender()));
     let bases = session.bases.clone();
     let harness = session.harness(&choice, pool, Arc::clone(&sink) as _, sink);
-    let order = OrderArgs {
-        order: Order::Sorted,
-        seed: None,
-        repeat: 1,
-    };
-    let files = plan(files.files, &order, 0);
+    let files = plan(files.files, &OrderArgs::plain(), 0);
     let jobs = args
         .parallel
         .unwrap_or_else(|| default_jobs(args, files.len()));
@@ -75,12 +57,12 @@ fn run(args: &TestArgs) -> Result<Exit, Problem> {
         files,
         jobs,
         filter: Filter::default(),
-        timeout: args.timeout.0,
-        fail_fast: args.fail_fast,
+        timeout: args.shared.timeout.and_then(|timeout| timeout.0),
+        fail_fast: args.shared.fail_fast,
         retries: 0,
         classic: true,
         setup: Arc::new(Setup {
-            harness,
+            harness: Arc::new(harness),
             display: Box::new(move |path: &Path| display_path(path, &bases)),
             stdout_is_data: false,
         }),
@@ -88,7 +70,9 @@ fn run(args: &TestArgs) -> Result<Exit, Problem> {
         wire,
     };
     let mut reporters = reporters;
+    let in_order = signals::InOrder::begin();
     let ending = scheduler::run(work, &mut reporters);
+    drop(in_order);
     Ok(if ending.failed.is_empty() && !ending.interrupted {
         Exit::Success
     } else {
@@ -121,13 +105,6 @@ fn selected(args: &TestArgs, mut found: ClassicFiles) -> Result<Option<ClassicFi
 
 /// What VMs may use, and how a fixed budget is shown (R-048, R-049, C-067).
 fn pool(args: &TestArgs) -> (Pool, Option<String>) {
-    let total = Amount {
-        memory_bytes: args.mem.unwrap_or(match args.cpus {
-            Some(_) => u64::MAX,
-            None => budget::available_memory(),
-        }),
-        cpus: args.cpus.unwrap_or(u32::MAX),
-    };
     let memory = args.mem.map(|bytes| format!("{}M memory", bytes >> 20));
     let cpus = args.cpus.map(|cpus| format!("{cpus} CPUs"));
     let line = match (memory, cpus) {
@@ -135,7 +112,11 @@ fn pool(args: &TestArgs) -> (Pool, Option<String>) {
         (Some(one), None) | (None, Some(one)) => Some(one),
         (Some(memory), Some(cpus)) => Some(format!("{memory}, {cpus}")),
     };
-    (Pool::new(total), line)
+    let pool = match line {
+        Some(_) => Pool::budget(args.mem, args.cpus),
+        None => Pool::of_host(budget::spare_memory),
+    };
+    (pool, line)
 }
 
 /// `-p`.
@@ -146,20 +127,13 @@ fn default_jobs(args: &TestArgs, files: usize) -> usize {
     std::thread::available_parallelism().map_or(2, |cpus| (cpus.get() / 2).max(2))
 }
 
-fn reporters(args: &TestArgs, pool: Option<&str>) -> Result<Reporters, Problem> {
-    let mut reporters = Reporters::default();
-    if let Some(path) = &args.save_events {
-        let file = File::create(path).map_err(Problem::file("write", path))?;
-        let name = format!("event file {}", path.display());
-        reporters.add(EventWriter::new(name, file));
-    }
-    if let Some(path) = &args.events_socket {
-        reporters.add(EventSocket::listen(path)?.reporter());
-    }
-    if let Some(path) = &args.junit {
-        let junit = Junit::new(path.clone()).map_err(Problem::file("write", path))?;
-        reporters.add(junit);
-    }
+fn reporters(
+    args: &TestArgs,
+    socket: Option<&EventSocket>,
+    pool: Option<&str>,
+) -> Result<Reporters, Problem> {
+    let events = args.shared.save_events.as_deref();
+    let mut reporters = start::reporters(&args.shared, events, socket)?;
     let out = Classic::new(io::stdout(), RunDirectory::new(), pool)
         .map_err(Problem::file("write", Path::new("stdout")))?;
     reporters.add(out);
