@@ -13,9 +13,10 @@ use std::time::Instant;
 
 use provium_lab::Share;
 use provium_lua::{Failure, FileJob, FileReport, FileStatus, Observer, Outcome, TestEnd, run_file};
+use provium_protocol::Meta;
 use provium_protocol::event::ClaimReleased;
-use provium_protocol::{EventKind, Meta};
 
+use super::teller::{Teller, Tests, Voice};
 use super::{Planned, Shop, locked};
 use crate::news::{FileResult, Flaky, News};
 
@@ -26,18 +27,19 @@ impl Shop {
             return self.run_classic(planned, share, tell);
         }
         let started = Instant::now();
-        let reporter = Arc::new(FileReporter::new(planned.name.clone(), tell.clone()));
+        let teller = Arc::new(Teller::new(&planned.name, tell, Attempts::default()));
+        let (voice, attempts) = (&teller.voice, &teller.tests);
         let mut left = self.retries;
         let mut report = loop {
-            reporter.begin_attempt(left > 0);
-            let report = self.attempt(planned, &share, &reporter);
+            attempts.begin(left > 0);
+            let report = self.attempt(planned, &share, &teller);
             if report.status == FileStatus::Passed || left == 0 || self.no_more_files() {
                 break report;
             }
             left -= 1;
-            reporter.note_failed_attempt(&report, self.retries - left, self.retries);
+            attempts.note_failed(voice, &report, self.retries - left, self.retries);
         };
-        let (tests, flaky) = reporter.finish();
+        let (tests, flaky) = attempts.finish(voice);
         let failed = |test: &TestEnd| matches!(test.outcome, Outcome::Failed(_));
         if report.status == FileStatus::Passed && tests.iter().any(failed) {
             report.status = FileStatus::Failed;
@@ -67,19 +69,19 @@ impl Shop {
         &self,
         planned: &Planned,
         share: &Share,
-        reporter: &Arc<FileReporter>,
+        teller: &Arc<Teller<Attempts>>,
     ) -> FileReport {
         let job = FileJob {
             path: planned.file.path.clone(),
             name: Some(planned.name.clone()),
-            only: reporter.still_to_run(),
+            only: teller.tests.still_to_run(),
             filter: self.filter.clone(),
             timeout: self.timeout,
             share: Some(share.clone()),
             interrupt: self.interrupt.clone(),
             setup: Arc::clone(&self.setup),
         };
-        let observer = Arc::clone(reporter) as Arc<dyn Observer>;
+        let observer = Arc::clone(teller) as Arc<dyn Observer>;
         catch_unwind(AssertUnwindSafe(|| run_file(job, observer)))
             .unwrap_or_else(|panic| crashed(&*panic))
     }
@@ -102,12 +104,9 @@ pub(super) fn crashed(panic: &(dyn std::any::Any + Send)) -> FileReport {
     }
 }
 
-/// Passes on what one file tells.
-struct FileReporter {
-    path: String,
-    tell: Mutex<Sender<News>>,
-    state: Mutex<State>,
-}
+/// The tests of a file over all attempts at it.
+#[derive(Default)]
+struct Attempts(Mutex<State>);
 
 #[derive(Default)]
 struct State {
@@ -126,21 +125,9 @@ struct State {
     failures: BTreeMap<String, Vec<String>>,
 }
 
-impl FileReporter {
-    fn new(path: String, tell: Sender<News>) -> Self {
-        Self {
-            path,
-            tell: Mutex::new(tell),
-            state: Mutex::default(),
-        }
-    }
-
-    fn tell(&self, news: News) {
-        let _ = locked(&self.tell).send(news);
-    }
-
-    fn begin_attempt(&self, may_retry: bool) {
-        let mut state = locked(&self.state);
+impl Attempts {
+    fn begin(&self, may_retry: bool) {
+        let mut state = locked(&self.0);
         state.may_retry = may_retry;
         state.attempt += 1;
     }
@@ -148,7 +135,7 @@ impl FileReporter {
     /// The tests of a further attempt: those that have started and not ended for good. None
     /// started: all, because the file failed before its first test.
     fn still_to_run(&self) -> Option<BTreeSet<String>> {
-        let state = locked(&self.state);
+        let state = locked(&self.0);
         if state.attempt == 1 || state.order.is_empty() || state.crashed {
             return None;
         }
@@ -157,8 +144,8 @@ impl FileReporter {
         Some(open.cloned().collect())
     }
 
-    fn note_failed_attempt(&self, report: &FileReport, attempt: u32, retries: u32) {
-        let mut state = locked(&self.state);
+    fn note_failed(&self, voice: &Voice, report: &FileReport, attempt: u32, retries: u32) {
+        let mut state = locked(&self.0);
         let mut failed = Vec::new();
         for (name, end) in std::mem::take(&mut state.held) {
             if let Outcome::Failed(failure) = end.outcome {
@@ -177,16 +164,14 @@ impl FileReporter {
             (_, _, FileStatus::TimedOut) => "the file timed out".to_owned(),
             (names, ..) => names.join(", "),
         };
-        let text = format!(
-            "{}: failed, trying again ({attempt} of {retries}): {what}",
-            self.path
-        );
-        self.tell(News::Note { text });
+        voice.note(&format!(
+            "failed, trying again ({attempt} of {retries}): {what}"
+        ));
     }
 
     /// Tells what is still held back; answers all tests in order, and which of them are flaky.
-    fn finish(&self) -> (Vec<TestEnd>, Vec<Flaky>) {
-        let mut state = locked(&self.state);
+    fn finish(&self, voice: &Voice) -> (Vec<TestEnd>, Vec<Flaky>) {
+        let mut state = locked(&self.0);
         let held = std::mem::take(&mut state.held);
         for (name, meta) in state.order.clone() {
             if state.ended.contains_key(&name) {
@@ -196,7 +181,7 @@ impl FileReporter {
                 Some(end) => end.clone(),
                 None => lost(name, meta, &state.failures),
             };
-            self.told_end(&mut state, end);
+            told_end(voice, &mut state, end);
         }
         let State {
             order,
@@ -222,14 +207,11 @@ impl FileReporter {
         }
         (tests, flaky)
     }
+}
 
-    fn told_end(&self, state: &mut State, end: TestEnd) {
-        state.ended.insert(end.name.clone(), end.clone());
-        self.tell(News::TestEnded {
-            path: self.path.clone(),
-            end,
-        });
-    }
+fn told_end(voice: &Voice, state: &mut State, end: TestEnd) {
+    state.ended.insert(end.name.clone(), end.clone());
+    voice.test_ended(end);
 }
 
 /// The end of a test that the last attempt did not have any more.
@@ -255,19 +237,18 @@ fn not_reached(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Skipped(reason) if reason.starts_with("not run: "))
 }
 
-impl Observer for FileReporter {
-    fn test_started(&self, name: &str, meta: &Meta) {
-        let mut state = locked(&self.state);
+impl Tests for Attempts {
+    fn started(&self, voice: &Voice, name: &str, meta: &Meta) {
+        let mut state = locked(&self.0);
         if state.order.iter().any(|(known, _)| known == name) {
             return;
         }
         state.order.push((name.to_owned(), meta.clone()));
-        let (path, name, meta) = (self.path.clone(), name.to_owned(), meta.clone());
-        self.tell(News::TestStarted { path, name, meta });
+        voice.test_started(name, meta);
     }
 
-    fn test_ended(&self, mut end: TestEnd) {
-        let mut state = locked(&self.state);
+    fn ended(&self, voice: &Voice, mut end: TestEnd) {
+        let mut state = locked(&self.0);
         if state.ended.contains_key(&end.name) {
             return;
         }
@@ -282,30 +263,7 @@ impl Observer for FileReporter {
             let text = format!("flaky: passed in attempt {attempt}; before that: ");
             end.log.push(text + &earlier.collect::<Vec<_>>().join("; "));
         }
-        self.told_end(&mut state, end);
-    }
-
-    fn print(&self, bytes: &[u8]) {
-        self.tell(News::Printed {
-            bytes: bytes.to_vec(),
-        });
-    }
-
-    fn warn(&self, text: &str) {
-        self.tell(News::Note {
-            text: format!("{}: {text}", self.path),
-        });
-    }
-
-    fn phase(&self, text: &str) {
-        self.tell(News::Phase {
-            path: Some(self.path.clone()),
-            text: text.to_owned(),
-        });
-    }
-
-    fn lab(&self, event: EventKind) {
-        self.tell(News::Lab(event));
+        told_end(voice, &mut state, end);
     }
 }
 

@@ -8,9 +8,10 @@ use std::time::Instant;
 
 use provium_lab::Share;
 use provium_lua::{ClassicReport, FileJob, FileStatus, Observer, TestEnd, run_classic};
-use provium_protocol::{EventKind, Meta};
+use provium_protocol::Meta;
 
 use super::attempt::crashed;
+use super::teller::{Teller, Tests, Voice};
 use super::{Planned, Shop, locked};
 use crate::news::{ClassicEnd, FileResult, News};
 
@@ -18,11 +19,7 @@ impl Shop {
     /// Runs a file as `provium test` does and tells everything about it.
     pub(super) fn run_classic(&self, planned: &Planned, share: Share, tell: &Sender<News>) {
         let started = Instant::now();
-        let teller = Arc::new(Teller {
-            path: planned.name.clone(),
-            tell: Mutex::new(tell.clone()),
-            state: Mutex::default(),
-        });
+        let teller = Arc::new(Teller::new(&planned.name, tell, Repeated::default()));
         let job = FileJob {
             path: planned.file.path.clone(),
             name: Some(planned.name.clone()),
@@ -46,7 +43,7 @@ impl Shop {
             self.stop
                 .fetch_or(self.fail_fast, std::sync::atomic::Ordering::AcqRel);
         }
-        let tests = std::mem::take(&mut locked(&teller.state).tests);
+        let tests = std::mem::take(&mut locked(&teller.tests.0).tests);
         // The desk outlives the files, so telling cannot fail.
         let _ = tell.send(News::Completed(FileResult {
             path: planned.name.clone(),
@@ -65,12 +62,9 @@ impl Shop {
     }
 }
 
-/// Passes on what one file tells.
-struct Teller {
-    path: String,
-    tell: Mutex<Sender<News>>,
-    state: Mutex<State>,
-}
+/// The tests of a file, whose names may repeat.
+#[derive(Default)]
+struct Repeated(Mutex<State>);
 
 #[derive(Default)]
 struct State {
@@ -81,17 +75,11 @@ struct State {
     open: Vec<String>,
 }
 
-impl Teller {
-    fn tell(&self, news: News) {
-        let _ = locked(&self.tell).send(news);
-    }
-}
-
-impl Observer for Teller {
-    fn test_started(&self, name: &str, meta: &Meta) {
+impl Tests for Repeated {
+    fn started(&self, voice: &Voice, name: &str, meta: &Meta) {
         // In the event stream a name starts once (E-031), in the file it may repeat (C-048).
         let unique = {
-            let mut state = locked(&self.state);
+            let mut state = locked(&self.0);
             let count = state.starts.entry(name.to_owned()).or_default();
             *count += 1;
             let unique = match *count {
@@ -101,46 +89,16 @@ impl Observer for Teller {
             state.open.push(unique.clone());
             unique
         };
-        self.tell(News::TestStarted {
-            path: self.path.clone(),
-            name: unique,
-            meta: meta.clone(),
-        });
+        voice.test_started(&unique, meta);
     }
 
-    fn test_ended(&self, end: TestEnd) {
+    fn ended(&self, voice: &Voice, end: TestEnd) {
         let mut told = end.clone();
         {
-            let mut state = locked(&self.state);
+            let mut state = locked(&self.0);
             told.name = state.open.pop().unwrap_or(told.name);
             state.tests.push(end);
         }
-        self.tell(News::TestEnded {
-            path: self.path.clone(),
-            end: told,
-        });
-    }
-
-    fn print(&self, bytes: &[u8]) {
-        self.tell(News::Printed {
-            bytes: bytes.to_vec(),
-        });
-    }
-
-    fn warn(&self, text: &str) {
-        self.tell(News::Note {
-            text: format!("{}: {text}", self.path),
-        });
-    }
-
-    fn phase(&self, text: &str) {
-        self.tell(News::Phase {
-            path: Some(self.path.clone()),
-            text: text.to_owned(),
-        });
-    }
-
-    fn lab(&self, event: EventKind) {
-        self.tell(News::Lab(event));
+        voice.test_ended(told);
     }
 }

@@ -13,6 +13,9 @@
 mod attempt;
 mod classic;
 mod dispatch;
+mod teller;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use dispatch::{LONG_WAIT, why};
 
