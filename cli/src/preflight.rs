@@ -5,16 +5,23 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use provium_lab::config::{GuestFile, Profile};
 use provium_lab::guest::{Guests, StderrProgress};
 use provium_vmm::boot::KernelImage;
+use provium_vmm::boot::decompress::Format;
 
 use crate::discover::TestFile;
 use crate::problem::Problem;
 use crate::session::Session;
+
+/// The variable that names an agent archive for all profiles.
+const OVERLAY: &str = "PROVIUM_OVERLAY";
+
+/// How the archives begin that Linux takes as an initramfs: newc, without and with checksums.
+const CPIO: &[u8] = b"07070";
 
 /// Checks the profiles of a run and prepares the guests that it needs.
 pub(crate) fn check(session: &Session, files: &[TestFile]) -> Result<(), Problem> {
@@ -78,7 +85,7 @@ pub(crate) fn problems_of(profile: &Profile, guests: &Guests, prepare: bool) -> 
     if let Some(initrd) = &profile.initrd {
         match file_of(initrd, prepare, || guests.initrd(initrd).map_err(text)) {
             Ok(Some(path)) => {
-                if let Err(problem) = readable(&path) {
+                if let Err(problem) = archive(&path) {
                     let remedy = "set it in provium.toml or pass --initrd";
                     problems.push(line("initrd", problem, remedy));
                 }
@@ -91,6 +98,18 @@ pub(crate) fn problems_of(profile: &Profile, guests: &Guests, prepare: bool) -> 
         && let Err(problem) = readable(rootfs)
     {
         problems.push(line("rootfs", problem, "set it in provium.toml"));
+    }
+    if profile.inject_agent {
+        let from_env = std::env::var_os(OVERLAY).map(PathBuf::from);
+        let given = profile.agent_overlay_path.as_ref();
+        let (field, path, remedy) = match (given, &from_env) {
+            (Some(path), _) => ("agent_overlay_path", path, "set it in provium.toml"),
+            (None, Some(path)) => (OVERLAY, path, "set the variable to an archive, or unset it"),
+            (None, None) => return problems,
+        };
+        if let Err(problem) = archive(path) {
+            problems.push(line(field, problem, remedy));
+        }
     }
     problems
 }
@@ -109,9 +128,30 @@ fn file_of(
 }
 
 fn readable(path: &Path) -> Result<(), String> {
-    let mut byte = [0];
-    let read = File::open(path).and_then(|mut file| file.read_exact(&mut byte));
-    read.map_err(|error| format!("{}: {error}", path.display()))
+    beginning(path).map(drop)
+}
+
+/// An initramfs or agent: a cpio archive, possibly compressed, as its first bytes say.
+fn archive(path: &Path) -> Result<(), String> {
+    let head = beginning(path)?;
+    if head.starts_with(CPIO) || Format::of(&head).is_some() {
+        return Ok(());
+    }
+    Err(format!(
+        "{}: neither a cpio archive (newc) nor compressed in a way that Linux unpacks",
+        path.display()
+    ))
+}
+
+/// The first bytes of a file that has some.
+fn beginning(path: &Path) -> Result<Vec<u8>, String> {
+    let mut head = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(16).read_to_end(&mut head));
+    match read {
+        Ok(0) => Err(format!("{}: the file is empty", path.display())),
+        Ok(_) => Ok(head),
+        Err(error) => Err(format!("{}: {error}", path.display())),
+    }
 }
 
 /// An error with its causes.
