@@ -2,6 +2,9 @@
 
 mod support;
 
+use std::io::Read;
+use std::process::Stdio;
+
 use support::Place;
 
 const OK: &str = "test('one', function() end)\ntest('two', function() end)\n";
@@ -187,4 +190,37 @@ fn r051_junit_and_events_of_a_classic_run() {
     let shown = run(&place, "events out.events");
     assert_eq!(shown.code, 0, "{}", shown.stderr);
     assert!(shown.stdout.contains("same#2"), "{}", shown.stdout);
+}
+
+#[test]
+fn c074_r062_an_interrupt_ends_a_classic_run_in_order() {
+    let place = Place::with(&[
+        (
+            "t/a.lua",
+            "print('running')\ntest('loop', function() while true do end end)",
+        ),
+        ("t/b.lua", OK),
+    ]);
+    let mut child = place
+        .command("test t -p 1 --save-events ev")
+        .env("PROVIUM_RUNS_DIR", place.path().join("runs"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    let mut seen = Vec::new();
+    let mut byte = [0];
+    while !seen.ends_with(b"running\n") {
+        stdout.read_exact(&mut byte).unwrap();
+        seen.push(byte[0]);
+    }
+    // SAFETY: sends a signal to a child of this process that has not been waited for.
+    unsafe { libc::kill(child.id().cast_signed(), libc::SIGINT) };
+    let mut rest = String::new();
+    stdout.read_to_string(&mut rest).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(1), "{rest}");
+    assert!(rest.contains("interrupted"), "{rest}");
+    assert!(rest.ends_with("FAIL: 0 passed, 1 failed\n"), "{rest}");
+    support::stream::check(&support::stream::read(&place.path().join("ev")));
 }

@@ -4,11 +4,12 @@
 
 mod support;
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use provium_protocol::EventKind;
-use support::{Place, Ran, program, repository, stream};
+use support::kitchen::{BOOTS, Kitchen};
+use support::{Ran, program, repository, stream};
 
 /// The program in the repository, with the user's own cache.
 fn run(arguments: &str) -> Ran {
@@ -149,33 +150,6 @@ fn stress_ng_verifies() {
     Ran::from(command.output().unwrap()).expect(0);
 }
 
-/// Killed at any point, a run leaves no process and no file, and nothing that hinders the next one.
-#[test]
-fn a_killed_run_leaves_nothing() {
-    for delay_ms in [100, 700, 1_500, 3_000] {
-        let scratch = tempfile::tempdir().unwrap();
-        let mut command = program();
-        command
-            .args(["run", "examples/two_vms.test.lua", "--events-stdout"])
-            .current_dir(repository())
-            .env("TMPDIR", scratch.path())
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null());
-        let mut child = command.spawn().unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(delay_ms));
-        child.kill().unwrap();
-        child.wait().unwrap();
-        let left: Vec<_> = std::fs::read_dir(scratch.path())
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .collect();
-        assert!(left.is_empty(), "after {delay_ms} ms: {left:?}");
-        let marked = processes_with(scratch.path().as_os_str().as_encoded_bytes());
-        assert!(marked.is_empty(), "after {delay_ms} ms: {marked:?}");
-    }
-    run("run examples/smoke.test.lua").expect(0);
-}
-
 /// Processes whose environment contains `marker`.
 fn processes_with(marker: &[u8]) -> Vec<std::path::PathBuf> {
     let processes = std::fs::read_dir("/proc").unwrap();
@@ -186,44 +160,6 @@ fn processes_with(marker: &[u8]) -> Vec<std::path::PathBuf> {
                 .is_ok_and(|text| text.windows(marker.len()).any(|window| window == marker))
         })
         .collect()
-}
-
-const BOOTS: &str = "local vm = provium:vm('a', 'minimal'):boot()\n\
-                     test('it runs', function(t) t:assert_eq(vm:run('echo hi').stdout, 'hi\\n') end)";
-
-/// A place whose runs use the user's own prepared guests and leave everything else behind here.
-struct Kitchen(Place);
-
-impl Kitchen {
-    fn with(files: &[(&str, &str)]) -> Self {
-        let place = Place::with(files);
-        std::fs::create_dir(place.path().join("tmp")).unwrap();
-        Self(place)
-    }
-
-    fn command(&self, line: &str) -> Command {
-        let mut command = program();
-        command
-            .args(line.split_whitespace())
-            .current_dir(self.0.path())
-            .env("PROVIUM_VMM", "soft")
-            .env("PROVIUM_RERUN_STATE", self.0.path().join("rerun.json"))
-            .env("TMPDIR", self.0.path().join("tmp"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        command
-    }
-
-    fn temporary_files(&self) -> usize {
-        std::fs::read_dir(self.0.path().join("tmp"))
-            .unwrap()
-            .count()
-    }
-
-    fn events(&self) -> Vec<provium_protocol::Event> {
-        stream::read(&self.0.path().join("ev"))
-    }
 }
 
 #[test]
@@ -300,6 +236,93 @@ fn l220_l229_e018_a_failure_comes_with_the_consoles_of_its_vms() {
         "b was never booted: {excerpt}"
     );
     assert!(excerpt.len() <= "--- a ---\n".len() + 4096 * 3);
+}
+
+/// What a VM is charged beyond its memory is what it takes: the growth of the process besides the
+/// guests' own memory, booted and after some work.
+#[test]
+fn r125_the_overhead_of_a_vm_is_as_charged() {
+    let source = "-- MiB of this process that are not the memory of a guest
+        local function besides()
+          local kib, counts = 0, true
+          for line in io.lines('/proc/self/smaps') do
+            local from, to = line:match('^(%x+)%-(%x+) ')
+            if from then counts = tonumber(to, 16) - tonumber(from, 16) < 256 << 20 end
+            kib = kib + (counts and tonumber(line:match('^Rss:%s+(%d+) kB') or 0) or 0)
+          end
+          return kib // 1024
+        end
+        provium:vm('warm', 'minimal'):boot():run('true')
+        test('overhead', function(t)
+          local before, vms = besides(), {}
+          for i = 1, 3 do
+            vms[i] = provium:vm('m' .. i, 'minimal', { cpus = i }):boot()
+            vms[i]:run('cat /proc/cpuinfo /proc/meminfo | sort | md5sum; dmesg | wc; ls -lR /etc')
+          end
+          t:log('each took ' .. (besides() - before) // #vms .. ' MiB')
+        end)";
+    let kitchen = Kitchen::with(&[("a.test.lua", source)]);
+    let ran = Ran::from(kitchen.command("run -v").output().unwrap()).expect(0);
+    let (_, rest) = ran.stdout.split_once("each took ").unwrap();
+    let took: u64 = rest.split(' ').next().unwrap().parse().unwrap();
+    let charged = provium_lab::pool::VM_OVERHEAD >> 20;
+    assert!(
+        (charged / 4..=charged).contains(&took),
+        "a VM takes {took} MiB, {charged} MiB are charged"
+    );
+}
+
+/// Marked means that the kernel's flags of the guest's memory say so.
+#[test]
+fn r028_guest_memory_is_mergeable_unless_that_is_not_wanted() {
+    let source = "provium:vm('a', 'minimal', { memory = '256M' }):boot()
+        local flags
+        local guest
+        for line in io.lines('/proc/self/smaps') do
+          local from, to = line:match('^(%x+)%-(%x+) ')
+          if from then guest = tonumber(to, 16) - tonumber(from, 16) >= 200 << 20 end
+          flags = guest and line:match('^VmFlags:(.*)') or flags
+        end
+        test('flags', function(t) t:log('mergeable ' .. tostring(flags:find(' mg') ~= nil)) end)";
+    let kitchen = Kitchen::with(&[("a.test.lua", source)]);
+    for (flag, expected) in [("", "mergeable true"), ("--no-ksm", "mergeable false")] {
+        let mut command = kitchen.command(&format!("run -v {flag}"));
+        let ran = Ran::from(command.output().unwrap()).expect(0);
+        assert!(ran.stdout.contains(expected), "{flag}: {}", ran.stdout);
+        let told = ran.stderr.matches("equal pages of guests").count();
+        assert!(told <= usize::from(flag.is_empty()), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn r048_vms_of_a_classic_run_share_its_budget() {
+    let boots = "local vm = provium.create('minimal'):boot { memory = '256M' }\n\
+                 assert_contains(vm:exec('echo hi').stdout, 'hi')";
+    let kitchen = Kitchen::with(&[("t/a.lua", boots), ("t/b.lua", boots), ("t/c.lua", boots)]);
+    for budget in ["--mem 511M", "--cpus 1"] {
+        let mut command = kitchen.command(&format!("test t {budget} --save-events ev"));
+        let ran = Ran::from(command.output().unwrap()).expect(0);
+        assert!(ran.stdout.ends_with("ok: 3 passed\n"), "{}", ran.stdout);
+        let (mut up, mut together, mut dispatched) = (0, 0, 0);
+        let events = kitchen.events();
+        stream::check(&events);
+        for event in &events {
+            match &event.kind {
+                EventKind::FileDispatched(_) => dispatched += 1,
+                EventKind::FileCompleted(_) if together == 0 => together = dispatched,
+                EventKind::VmSpawned(_) => up += 1,
+                EventKind::VmShutdown(_) => up -= 1,
+                _ => {}
+            }
+            assert!(up <= 1, "{budget}: two VMs at once");
+        }
+        assert_eq!(together, 3, "{budget}: files wait where they boot");
+    }
+    let mut command = kitchen.command("test t/a.lua --mem 255M");
+    let ran = Ran::from(command.output().unwrap()).expect(1);
+    for part in ["256 MiB and 1 CPUs for this VM", "the budget of 255 MiB"] {
+        assert!(ran.stdout.contains(part), "{part}: {}", ran.stdout);
+    }
 }
 
 #[test]
@@ -385,12 +408,8 @@ fn a_run_that_is_killed_anywhere_leaves_nothing_behind() {
         std::thread::sleep(Duration::from_millis((chance >> 33) % 1500));
         child.kill().unwrap();
         child.wait().unwrap();
-        let children = format!("/proc/{0}/task/{0}/children", std::process::id());
-        let left = std::fs::read_to_string(children).unwrap_or_default();
-        assert!(
-            !left.split(' ').any(|pid| pid == child.id().to_string()),
-            "round {round}"
-        );
+        let marked = processes_with(kitchen.0.path().as_os_str().as_encoded_bytes());
+        assert!(marked.is_empty(), "round {round}: {marked:?}");
         assert_eq!(kitchen.temporary_files(), 0, "round {round}");
         assert_eq!(listing(&cache), before, "round {round}");
         let hidden = listing(kitchen.0.path()).into_iter().find(|path| {

@@ -1,5 +1,7 @@
 //! The worked examples of `docs/distributed`: their commands are run as they stand there.
 
+mod schema;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::process::Stdio;
@@ -83,6 +85,64 @@ fn the_kubernetes_job_runs_every_file_once() {
     }
     assert_eq!(failed, 1, "one slice has the failing file");
     check_whole(&place, "results");
+}
+
+/// `job.schema.json` is that of batch/v1 Job in Kubernetes 1.33, without descriptions.
+#[test]
+fn the_kubernetes_job_is_one() {
+    let schema = include_str!("job.schema.json");
+    let schema: serde_json::Value = serde_json::from_str(schema).unwrap();
+    let job = serde_json::to_value(example("job.yaml")).unwrap();
+    assert_eq!(
+        (&job["apiVersion"], &job["kind"]),
+        (&"batch/v1".into(), &"Job".into())
+    );
+    assert_eq!(schema::problems(&schema, &job), [""; 0]);
+
+    // What is wrong is found, in every place where a mistake is easily made.
+    for (place, wrong, problem) in [
+        ("/spec/completions", "5".into(), "is not of type"),
+        ("/spec/completion", 5.into(), "there is no such field"),
+        (
+            "/spec/template/spec/containers/0/name",
+            serde_json::Value::Null,
+            "is missing",
+        ),
+        (
+            "/spec/template/spec/containers/0/comand",
+            "sh".into(),
+            "there is no such field",
+        ),
+        (
+            "/spec/template/spec/containers/0/env/0/value",
+            5.into(),
+            "is not of type",
+        ),
+        (
+            "/spec/podFailurePolicy/rules/1/onPodConditions/0/status",
+            serde_json::Value::Null,
+            "is missing",
+        ),
+        (
+            "/spec/template/spec/volumes/0/emptydir",
+            serde_json::json!({}),
+            "there is no such field",
+        ),
+    ] {
+        let mut job = job.clone();
+        let (parent, name) = place.rsplit_once('/').unwrap();
+        let parent = job.pointer_mut(parent).unwrap().as_object_mut().unwrap();
+        if wrong.is_null() {
+            parent.remove(name).unwrap();
+        } else {
+            parent.insert(name.to_owned(), wrong);
+        }
+        let found = schema::problems(&schema, &job);
+        assert!(
+            matches!(found.as_slice(), [one] if one.contains(name) && one.contains(problem)),
+            "{place}: {found:?}"
+        );
+    }
 }
 
 #[test]

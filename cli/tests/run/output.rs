@@ -1,0 +1,183 @@
+//! How a run is reported: text, JSON, events, the page, exit codes (cli-and-config section 5).
+
+use crate::support::{Place, stream};
+use crate::{BAD, GOOD};
+
+#[test]
+fn r053_r054_r061_a_run_in_text() {
+    let place = Place::with(&[("a.test.lua", GOOD), ("sub/b.test.lua", BAD)]);
+    let ran = place.run("run -j 1").expect(1);
+    let expected = "\
+PASS a.test.lua (2 passed, 0 failed, 0 skipped)
+FAIL sub/b.test.lua (0 passed, 1 failed, 0 skipped)
+    FAIL sum
+        sub/b.test.lua:3: sum: 2 ~= 3
+            3 |   t:assert_eq(1 + 1, 3, 'sum')
+        log: trying
+    run it again: provium run sub/b.test.lua
+
+2 file(s); 2 passed, 1 failed, 0 skipped; TIME
+";
+    assert_eq!(ran.text(), expected);
+    place.run("a.test.lua").expect(0);
+}
+
+#[test]
+fn r055_r056_verbose_and_quiet() {
+    let place = Place::with(&[(
+        "a.test.lua",
+        "test('x', {skip='why'}, print) test('y', function() end)",
+    )]);
+    let ran = place.run("run -v").expect(0);
+    assert!(
+        ran.stdout
+            .contains("    SKIP x (skipped: why)\n    PASS y\n"),
+        "{}",
+        ran.stdout
+    );
+    assert!(ran.stderr.contains("vmm soft ("), "{}", ran.stderr);
+    let ran = place.run("run -q").expect(0);
+    assert_eq!(
+        ran.text(),
+        "\n1 file(s); 1 passed, 0 failed, 1 skipped; TIME\n"
+    );
+}
+
+#[test]
+fn r057_json_has_stdout_for_itself() {
+    let source = "print('noise') io.write('more noise\\n') test('x', function() end)";
+    let place = Place::with(&[("a.test.lua", source)]);
+    let ran = place.run("run --json").expect(0);
+    assert_eq!(
+        ran.stdout,
+        "{\"path\":\"a.test.lua\",\"timeout\":\"in_time\",\"passed\":true,\"chunk_error\":null,\
+         \"tests\":[{\"name\":\"x\",\"status\":\"passed\",\"message\":null,\"log\":[]}]}\n"
+    );
+    assert!(
+        ran.stderr.contains("noise") && ran.stderr.contains("more noise"),
+        "{}",
+        ran.stderr
+    );
+}
+
+#[test]
+fn r061_usage_errors_are_two() {
+    let place = Place::with(&[("a.test.lua", GOOD)]);
+    for line in [
+        "--nonsense",
+        "-v -q",
+        "--timeout x",
+        "--tag-meta novalue",
+        "--profile nosuch",
+    ] {
+        let ran = place.run(line).expect(2);
+        assert!(!ran.stderr.is_empty(), "{line}");
+    }
+}
+
+#[test]
+fn r034_e031_e032_events_are_saved_in_order() {
+    let place = Place::with(&[("a.test.lua", GOOD), ("b.test.lua", BAD)]);
+    place.run("run -j 1 --save-events ev").expect(1);
+    let bytes = std::fs::read(place.path().join("ev")).unwrap();
+    let mut reader = provium_protocol::FrameReader::new();
+    reader.push(&bytes);
+    let mut kinds = Vec::new();
+    while let Some(body) = reader.next_frame().unwrap() {
+        match provium_protocol::event::Event::from_body(body).unwrap() {
+            provium_protocol::event::ReadEvent::Known(event) => kinds.push(event.kind.name()),
+            provium_protocol::event::ReadEvent::Unknown(kind) => panic!("unknown kind {kind}"),
+        }
+    }
+    assert_eq!(
+        kinds.join(" "),
+        "file_discovered file_discovered file_dispatched test_started test_passed test_started \
+         test_passed file_completed file_dispatched test_started test_failed file_completed"
+    );
+}
+
+#[test]
+fn r010_version_and_help() {
+    let place = Place::with(&[]);
+    let version = format!("provium {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(place.run("version").expect(0).stdout, version);
+    assert_eq!(place.run("--version").expect(0).stdout, version);
+    let help = place.run("--help").expect(0).stdout;
+    for part in ["Usage:", "doctor", "--filter", "Exit codes", "A first test"] {
+        assert!(help.contains(part), "{part}: {help}");
+    }
+}
+
+#[test]
+fn retries_run_what_has_not_passed_and_name_flaky_tests() {
+    // The first attempt leaves a file behind, by which the second knows better.
+    let source = "local first = not io.open('seen') io.open('seen', 'w'):close()\n\
+                  test('steady', function() io.open('runs', 'a'):write('x'):close() end)\n\
+                  test('flaky', function(t) t:assert(not first, 'no luck') end)\n\
+                  test('broken', function(t) t:fail('never') end)";
+    let place = Place::with(&[("a.test.lua", source)]);
+    let ran = place
+        .run("run --retries 3 --save-events ev --junit j.xml")
+        .expect(1);
+    let outcomes = stream::check(&stream::read(&place.path().join("ev")));
+    let ended: Vec<_> = outcomes
+        .iter()
+        .map(|((_, test), end)| (test.as_str(), *end))
+        .collect();
+    assert_eq!(
+        ended,
+        [
+            ("broken", "failed"),
+            ("flaky", "passed"),
+            ("steady", "passed")
+        ]
+    );
+    assert_eq!(
+        std::fs::read_to_string(place.path().join("runs")).unwrap(),
+        "x"
+    );
+    assert!(
+        ran.stdout.contains("FLAKY flaky (passed in attempt"),
+        "{}",
+        ran.stdout
+    );
+    assert!(
+        ran.stdout.contains("1 file(s); 2 passed, 1 failed"),
+        "{}",
+        ran.stdout
+    );
+    assert!(
+        ran.stderr.contains("trying again (3 of 3): broken"),
+        "{}",
+        ran.stderr
+    );
+    let junit = std::fs::read_to_string(place.path().join("j.xml")).unwrap();
+    assert!(junit.contains("flakyFailure"), "{junit}");
+}
+
+#[test]
+fn the_page_about_a_run_holds_all_of_it() {
+    let place = Place::with(&[("a.test.lua", GOOD), ("b.test.lua", BAD)]);
+    place.run("run --report out/page.html").expect(1);
+    let page = std::fs::read_to_string(place.path().join("out/page.html")).unwrap();
+    let data = page
+        .lines()
+        .find_map(|line| line.strip_prefix("const run = "))
+        .unwrap();
+    let run: serde_json::Value = serde_json::from_str(data.trim_end_matches(';')).unwrap();
+    assert_eq!(run["files"][0]["status"], "passed");
+    let test = &run["files"][1]["tests"][0];
+    assert_eq!(
+        (&test["name"], &test["status"]),
+        (&"sum".into(), &"failed".into())
+    );
+    assert_eq!(test["log"][0], "trying");
+    assert!(
+        !page.contains("http://")
+            || page.matches("http://").count() == page.matches("http://www.w3.org").count()
+    );
+    assert!(
+        !page.contains("https://"),
+        "it needs nothing from elsewhere"
+    );
+}
