@@ -41,6 +41,49 @@ fn serial_output_reaches_the_console_and_power_off_ends_the_machine() {
 }
 
 #[test]
+fn l245_a_suspended_guest_stands_still_until_it_is_woken() {
+    let mut asm = Asm::new();
+    asm.print("asleep\n").out8(0x600, (1 << 5) | (3 << 2));
+    // As an operating system does: in al, dx; test al, WAK_STS; jz back.
+    asm.mov(reg::RDX, 0x601);
+    let again = asm.here();
+    asm.raw(&[0xec, 0xa8, 0x80]).jz(again);
+    asm.print("awake\n").power_off();
+    let kernel = Kernel::new(&asm.finish());
+    for backend in backends() {
+        let machine = start(&kernel, backend);
+        let told = Arc::new(AtomicBool::new(false));
+        let note = told.clone();
+        let _subscription = machine.subscribe(Box::new(move |event| {
+            let suspended = *event == MachineEvent::Suspended;
+            note.fetch_or(suspended, Ordering::SeqCst);
+        }));
+        let end = machine.wait(None, Some(PATIENCE), || {
+            machine.is_suspended().then_some(())
+        });
+        assert_eq!(end, Waited::Done(()), "{backend}");
+        // Its world goes on, it does not.
+        let hour = 3_600_000_000_000;
+        if backend == provium_vmm::Backend::Soft {
+            let before = machine.stats().instructions.unwrap();
+            let end = machine.wait(Some(hour), Some(PATIENCE), || None::<()>);
+            assert_eq!(end, Waited::GuestDeadline);
+            let ran = machine.stats().instructions.unwrap() - before;
+            assert!(ran < 100_000, "{ran} instructions in an hour of sleep");
+        }
+        machine.pause().unwrap();
+        machine.resume().unwrap();
+        assert!(machine.is_suspended());
+        assert_eq!(console(&machine), "asleep\n", "{backend}");
+        assert!(machine.wake() && !machine.wake(), "{backend}");
+        assert_eq!(run_to_end(&machine), StopCause::PowerOff, "{backend}");
+        assert_eq!(console(&machine), "asleep\nawake\n", "{backend}");
+        // On KVM it may have gone to sleep before anybody listened.
+        assert!(told.load(Ordering::SeqCst) || backend == provium_vmm::Backend::Kvm);
+    }
+}
+
+#[test]
 fn a_triple_fault_ends_the_machine() {
     // L-061
     let mut asm = Asm::new();
