@@ -113,6 +113,8 @@ pub(crate) struct ClassicEnd {
     pub(crate) todo: Option<String>,
     /// It is a test, and not a library of others.
     pub(crate) counted: bool,
+    /// As what it is told where every file has tests, if it has none (E-041).
+    pub(crate) whole: Option<TestEnd>,
     /// What its VMs wrote, if it failed.
     pub(crate) consoles: Vec<ConsoleLog>,
 }

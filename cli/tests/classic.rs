@@ -113,6 +113,15 @@ fn r046_r047_selection_and_what_failed_last() {
     assert_eq!(ran.code, 0, "{}", ran.stdout);
     assert!(ran.stdout.ends_with("ok: 2 passed\n"), "{}", ran.stdout);
 
+    let ran = run(&place, "test t -f nothing");
+    assert_eq!((ran.code, ran.stdout.as_str()), (0, ""));
+    assert!(
+        ran.stderr
+            .contains("none of the 3 file(s) found is selected"),
+        "{}",
+        ran.stderr
+    );
+
     let ran = run(&place, "test t --rerun-failed");
     assert_eq!(ran.code, 0);
     assert!(ran.stderr.contains("no failed files"), "{}", ran.stderr);
@@ -190,6 +199,41 @@ fn r051_junit_and_events_of_a_classic_run() {
     let shown = run(&place, "events out.events");
     assert_eq!(shown.code, 0, "{}", shown.stderr);
     assert!(shown.stdout.contains("same#2"), "{}", shown.stdout);
+}
+
+#[test]
+fn e041_c053_a_file_without_tests_is_one_test_of_its_name() {
+    let place = Place::with(&[
+        ("t/a/good.lua", "assert_eq(1, 1)\nlocal _ = provium"),
+        ("t/a/bad.lua", "assert_eq(1, 2)\nlocal _ = provium"),
+        ("t/a/later.lua", "todo('soon')"),
+        ("t/a/library.lua", "return {}"),
+        ("t/a/tested.lua", OK),
+    ]);
+    let ran = run(&place, "test t --save-events ev --junit j.xml");
+    assert_eq!(ran.code, 1, "{}", ran.stdout);
+    let outcomes = support::stream::check(&support::stream::read(&place.path().join("ev")));
+    let outcomes: Vec<_> = outcomes
+        .iter()
+        .map(|((file, test), outcome)| (file.as_str(), test.as_str(), *outcome))
+        .collect();
+    assert_eq!(
+        outcomes,
+        [
+            ("t/a/bad.lua", "a/bad.lua", "failed"),
+            ("t/a/good.lua", "a/good.lua", "passed"),
+            ("t/a/later.lua", "a/later.lua", "skipped"),
+            ("t/a/tested.lua", "one", "passed"),
+            ("t/a/tested.lua", "two", "passed"),
+        ]
+    );
+    let junit = std::fs::read_to_string(place.path().join("j.xml")).unwrap();
+    for name in ["a/bad.lua", "a/good.lua", "a/later.lua"] {
+        assert!(
+            junit.contains(&format!("<testcase name=\"{name}\"")),
+            "{junit}"
+        );
+    }
 }
 
 #[test]

@@ -86,11 +86,16 @@ fn selected(args: &TestArgs, mut found: ClassicFiles) -> Result<Option<ClassicFi
         let text = format!("no *.lua file in {}", args.path.display());
         return Err(Problem::Usage(text));
     }
+    let discovered = found.files.len();
     if !args.filters.is_empty() {
         found.files.retain(|file| {
             let name = file.path.file_name().unwrap_or_default().to_string_lossy();
             args.filters.iter().any(|pattern| name.contains(pattern))
         });
+        if found.files.is_empty() {
+            eprintln!("provium: none of the {discovered} file(s) found is selected");
+            return Ok(None);
+        }
     }
     if args.rerun_failed {
         let failed = RunDirectory::newest_failures().unwrap_or_default();

@@ -59,11 +59,14 @@ impl Reporter for Junit {
 fn suite(result: &FileResult) -> TestSuite {
     let mut suite = TestSuite::new(&result.path);
     suite.set_time(result.duration);
-    for test in &result.tests {
+    let whole = result.classic.as_ref().and_then(|end| end.whole.as_ref());
+    for test in result.tests.iter().chain(whole) {
         let flaky = result.flaky.iter().find(|flaky| flaky.name == test.name);
         suite.add_test_case(case(&result.path, test, flaky));
     }
-    if let Some((kind, message)) = file_error(result) {
+    // What is wrong with a file that is one test is wrong with that test.
+    let error = file_error(result).filter(|_| whole.is_none());
+    if let Some((kind, message)) = error {
         let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
         status.set_type(kind).set_message(first_line(&message));
         status.set_description(message);

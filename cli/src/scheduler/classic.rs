@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use provium_lab::Share;
-use provium_lua::{ClassicReport, FileJob, FileStatus, Observer, TestEnd, run_classic};
+use provium_lua::{ClassicReport, FileJob, FileStatus, Observer, Outcome, TestEnd, run_classic};
 use provium_protocol::Meta;
 
 use super::attempt::crashed;
@@ -44,6 +44,12 @@ impl Shop {
                 .fetch_or(self.fail_fast, std::sync::atomic::Ordering::AcqRel);
         }
         let tests = std::mem::take(&mut locked(&teller.tests.0).tests);
+        let whole = (tests.is_empty() && ended.counted).then(|| {
+            let end = whole(planned, &ended, started.elapsed());
+            teller.voice.test_started(&end.name, &end.meta);
+            teller.voice.test_ended(end.clone());
+            end
+        });
         // The desk outlives the files, so telling cannot fail.
         let _ = tell.send(News::Completed(FileResult {
             path: planned.name.clone(),
@@ -56,9 +62,27 @@ impl Shop {
                 name: planned.file.relative.clone(),
                 todo: ended.todo,
                 counted: ended.counted,
+                whole,
                 consoles: ended.consoles,
             })),
         }));
+    }
+}
+
+/// Where every file has tests, one without is a test of its own name (E-041, C-053).
+fn whole(planned: &Planned, ended: &ClassicReport, duration: Duration) -> TestEnd {
+    let outcome = match (&ended.report.chunk_error, ended.report.status, &ended.todo) {
+        (Some(failure), ..) => Outcome::Failed(Box::new(failure.clone())),
+        (None, FileStatus::Passed, None) => Outcome::Passed,
+        (None, FileStatus::Passed, Some(reason)) => Outcome::Skipped(reason.clone()),
+        (None, ..) => Outcome::Failed(Box::default()),
+    };
+    TestEnd {
+        name: planned.file.relative.clone(),
+        meta: Meta::default(),
+        outcome,
+        duration,
+        log: Vec::new(),
     }
 }
 
