@@ -17,6 +17,7 @@ mod preflight;
 mod pressure;
 mod problem;
 mod report;
+mod say;
 mod scheduler;
 mod select;
 mod session;
@@ -27,6 +28,7 @@ mod terminal;
 mod timings;
 
 use std::error::Error as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
@@ -39,7 +41,9 @@ use crate::problem::Problem;
 
 fn main() -> ExitCode {
     let cli = Cli::try_parse().unwrap_or_else(|error| wrong_usage(&error));
-    let exit = carry_out(cli).unwrap_or_else(|problem| {
+    // A panic has said by itself what it is; no other exit code than ours is ever used.
+    let ended = catch_unwind(AssertUnwindSafe(|| carry_out(cli)));
+    let exit = ended.unwrap_or(Ok(Exit::Error)).unwrap_or_else(|problem| {
         eprintln!("provium: {}", chain(&problem));
         Exit::Error
     });

@@ -20,7 +20,7 @@ pub(crate) enum Vmm {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct CommonArgs {
     /// Configuration file; without it provium.toml is searched upward from here
-    #[arg(long, value_name = "PATH", help_heading = "Guests")]
+    #[arg(long, value_name = "PATH", help_heading = "Guests", global = true)]
     pub(crate) config: Option<PathBuf>,
     /// CPU that runs the guests
     #[arg(

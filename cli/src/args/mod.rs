@@ -112,6 +112,31 @@ mod tests {
     }
 
     #[test]
+    fn r012_every_command_takes_a_config() {
+        fn check(command: &clap::Command) {
+            let name = command.get_name();
+            // Below it the names of all commands stand once more.
+            if name == "help" {
+                return;
+            }
+            let mut arguments = command.get_arguments();
+            assert!(
+                arguments.any(|argument| argument.get_id() == "config"),
+                "{name} does not"
+            );
+            command.get_subcommands().for_each(check);
+        }
+        let mut cli = Cli::command();
+        cli.build();
+        check(&cli);
+        let cli = parse("run --config x.toml a.test.lua").unwrap();
+        let Some(Command::Run(run)) = cli.command else {
+            panic!("not a run")
+        };
+        assert_eq!(run.shared.common.config, Some("x.toml".into()));
+    }
+
+    #[test]
     fn r001_bare_paths_are_a_run() {
         let cli = parse("examples -v --filter net").unwrap();
         assert!(cli.command.is_none() && cli.run.verbose);

@@ -10,42 +10,43 @@ use crate::args::{CommonArgs, Vmm};
 use crate::exit::Exit;
 use crate::preflight;
 use crate::problem::Problem;
+use crate::say::say;
 use crate::session::{Session, backend_line, choose_backend};
 
 /// Prints the report.
 pub(crate) fn doctor(args: &CommonArgs) -> Result<Exit, Problem> {
-    println!("provium {}", env!("CARGO_PKG_VERSION"));
+    say!("provium {}", env!("CARGO_PKG_VERSION"));
     let session = Session::with_guests(args)?;
     match &session.config.path {
-        Some(path) => println!("config {}", path.display()),
-        None => println!(
-            "config none (no provium.toml from here upward); the profile minimal is built in"
-        ),
+        Some(path) => say!("config {}", path.display()),
+        None => {
+            say!("config none (no provium.toml from here upward); the profile minimal is built in")
+        }
     }
     // Asking for the software CPU means that /dev/kvm is not touched.
     if args.vmm != Vmm::Soft {
-        println!("kvm {}", kvm_line(probe::kvm()));
+        say!("kvm {}", kvm_line(probe::kvm()));
     }
     let mut fit = true;
     match choose_backend(args.vmm) {
-        Ok(choice) => println!("{}", backend_line(&choice)),
+        Ok(choice) => say!("{}", backend_line(&choice)),
         Err(problem) => {
             fit = false;
-            println!("vmm unusable: {problem}");
+            say!("vmm unusable: {problem}");
         }
     }
     let guests = session.guests(Arc::new(StderrProgress::default()));
     for profile in session.config.profiles.values() {
         let problems = preflight::problems_of(profile, &guests, false);
         match problems.as_slice() {
-            [] => println!(
+            [] => say!(
                 "profile {}: {}",
                 profile.name,
                 source(&profile.kernel, &guests)
             ),
             problems => {
                 fit = false;
-                problems.iter().for_each(|problem| println!("{problem}"));
+                problems.iter().for_each(|problem| say!("{problem}"));
             }
         }
     }

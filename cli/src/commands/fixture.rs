@@ -13,6 +13,7 @@ use crate::args::{CommonArgs, FixtureArgs, FixtureCommand, Vmm};
 use crate::discover::{Kind, discover, display_path};
 use crate::exit::Exit;
 use crate::problem::Problem;
+use crate::say::say;
 use crate::session::{Session, choose_backend};
 
 /// What follows a fixture's name.
@@ -69,9 +70,9 @@ fn list(cache: &Cache) {
     let width = entries.iter().map(|e| mib(e.size).len()).max().unwrap_or(0);
     for entry in &entries {
         let (size, kind) = (mib(entry.size), entry.kind.name());
-        println!("{size:>width$}  {kind:<3}  {}", entry.key);
+        say!("{size:>width$}  {kind:<3}  {}", entry.key);
     }
-    println!("\n{} entries, {}", entries.len(), total(&entries));
+    say!("\n{} entries, {}", entries.len(), total(&entries));
 }
 
 fn total(entries: &[Entry]) -> String {
@@ -81,7 +82,7 @@ fn total(entries: &[Entry]) -> String {
 fn clean(cache: &Cache) {
     let mut entries = cache.entries();
     entries.retain(|entry| cache.evict(entry));
-    println!("removed {} entries, {}", entries.len(), total(&entries));
+    say!("removed {} entries, {}", entries.len(), total(&entries));
 }
 
 /// An error as this command's: the user named something that cannot be had.
@@ -108,11 +109,11 @@ fn stale(place: Place) -> Result<(), Problem> {
             }
         };
         if !there {
-            println!("  {}", fixture.name);
+            say!("  {}", fixture.name);
             count += 1;
         }
     }
-    println!("\n{count} stale fixture(s)");
+    say!("\n{count} stale fixture(s)");
     Ok(())
 }
 
@@ -129,17 +130,17 @@ fn why(place: Place, name: &str) -> Result<(), Problem> {
     let harness = place.harness()?;
     let fixture = Fixture::find(&harness, &cwd, name).map_err(refused)?;
     let inputs = fixture.inputs(&harness).map_err(refused)?;
-    println!("{name}: key {}", inputs.key());
+    say!("{name}: key {}", inputs.key());
     for input in &inputs.list {
-        println!("  {} {}: {}", input.kind, input.name, short(&input.value));
+        say!("  {} {}: {}", input.kind, input.name, short(&input.value));
     }
     match (find(&cache, &inputs), cache.latest_inputs(name)) {
-        (Some(kind), _) => println!("built, as a {}", kind.name()),
-        (None, None) => println!("never built"),
+        (Some(kind), _) => say!("built, as a {}", kind.name()),
+        (None, None) => say!("never built"),
         (None, Some(before)) => {
-            println!("stale; since it was last built:");
+            say!("stale; since it was last built:");
             for change in inputs.changes_since(&before) {
-                println!("  {change}");
+                say!("  {change}");
             }
         }
     }
@@ -164,8 +165,8 @@ fn build(place: Place, name: &str, anew: bool) -> Result<(), Problem> {
     });
     let observer: Arc<dyn Observer> = Arc::new(Stderr);
     match build_fixture(&setup, &observer, name, anew).map_err(refused)? {
-        Built::Already => println!("already built: {name}"),
-        Built::Now => println!("built: {name}"),
+        Built::Already => say!("already built: {name}"),
+        Built::Now => say!("built: {name}"),
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::args::InitArgs;
 use crate::exit::Exit;
 use crate::problem::Problem;
+use crate::say::say;
 
 /// What is written, and where.
 const FILES: &[(&str, &str)] = &[
@@ -20,9 +21,9 @@ pub(crate) fn init(args: &InitArgs) -> Result<Exit, Problem> {
         let path = dir.join(name);
         let shown = path.strip_prefix(".").unwrap_or(&path).display();
         match write_new(&path, text) {
-            Ok(()) => println!("wrote {shown}"),
+            Ok(()) => say!("wrote {shown}"),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                println!("kept  {shown} (it is there already)");
+                say!("kept  {shown} (it is there already)");
             }
             Err(source) => return Err(Problem::file("write", path)(source)),
         }
@@ -32,9 +33,9 @@ pub(crate) fn init(args: &InitArgs) -> Result<Exit, Problem> {
     } else {
         format!("cd {} && ", dir.display())
     };
-    println!("\nNow run it:            {there}provium run -v");
-    println!("What this machine has: {there}provium doctor");
-    println!("Help in your editor:   {there}provium lsp-setup");
+    say!("\nNow run it:            {there}provium run -v");
+    say!("What this machine has: {there}provium doctor");
+    say!("Help in your editor:   {there}provium lsp-setup");
     Ok(Exit::Success)
 }
 

@@ -4,6 +4,7 @@ use crate::args::ListArgs;
 use crate::discover::Kind;
 use crate::exit::Exit;
 use crate::problem::Problem;
+use crate::say::say;
 use crate::select::select;
 use crate::session::Session;
 
@@ -16,7 +17,7 @@ pub(crate) fn list(args: &ListArgs) -> Result<Exit, Problem> {
         Kind::Test
     };
     for file in select(&session, &args.select, kind)?.files {
-        println!("{}", file.again.display());
+        say!("{}", file.again.display());
     }
     Ok(Exit::Success)
 }

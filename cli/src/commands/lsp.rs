@@ -14,6 +14,7 @@ use crate::api;
 use crate::args::LspArgs;
 use crate::exit::Exit;
 use crate::problem::Problem;
+use crate::say::say;
 
 /// Where the stubs go, below the project.
 const STUBS: &str = ".provium-meta/types.lua";
@@ -30,7 +31,7 @@ pub(crate) fn lsp_setup(args: &LspArgs) -> Result<Exit, Problem> {
     let dir = args.dir.clone().unwrap_or_else(|| PathBuf::from("."));
     let stubs = dir.join(STUBS);
     write(&stubs, &stubs_of(&api::entries()?)).map_err(Problem::file("write", &stubs))?;
-    println!("wrote {}", stubs.display());
+    say!("wrote {}", stubs.display());
     let luarc = dir.join(".luarc.json");
     let there = std::fs::read_to_string(&luarc).ok();
     if let Some(text) = there
@@ -44,7 +45,7 @@ pub(crate) fn lsp_setup(args: &LspArgs) -> Result<Exit, Problem> {
         return Ok(Exit::Failed);
     }
     write(&luarc, LUARC).map_err(Problem::file("write", &luarc))?;
-    println!("wrote {}", luarc.display());
+    say!("wrote {}", luarc.display());
     Ok(Exit::Success)
 }
 

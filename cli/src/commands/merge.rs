@@ -11,6 +11,7 @@ use crate::args::MergeArgs;
 use crate::atomic;
 use crate::exit::Exit;
 use crate::problem::Problem;
+use crate::say::say;
 use crate::stream::{EventStream, StreamError};
 use crate::timings::RecordError;
 
@@ -34,7 +35,7 @@ pub(crate) fn merge(args: &MergeArgs) -> Result<Exit, Problem> {
         atomic::write(&args.output, &bytes)
     };
     write().map_err(Problem::file("write", &args.output))?;
-    println!("{}", whole.summary(args.inputs.len(), &args.output));
+    say!("{}", whole.summary(args.inputs.len(), &args.output));
     Ok(if whole.failed == 0 {
         Exit::Success
     } else {

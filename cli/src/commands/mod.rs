@@ -19,9 +19,10 @@ pub(crate) mod watch;
 
 use crate::exit::Exit;
 use crate::problem::Problem;
+use crate::say::say;
 
 /// `provium version`.
 pub(crate) fn version() -> Result<Exit, Problem> {
-    println!("provium {}", env!("CARGO_PKG_VERSION"));
+    say!("provium {}", env!("CARGO_PKG_VERSION"));
     Ok(Exit::Success)
 }

@@ -184,7 +184,7 @@ mod tests {
                 entry.class,
                 entry.name
             );
-            assert!(text.contains(&format!("{}", entry.name)));
+            assert!(text.contains(&*entry.name));
         }
         for (class, _, _) in CHAPTERS {
             assert!(

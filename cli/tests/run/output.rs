@@ -1,6 +1,8 @@
 //! How a run is reported: text, JSON, events, the page, exit codes (cli-and-config section 5).
 
-use crate::support::{Place, stream};
+use std::os::unix::fs::FileTypeExt;
+
+use crate::support::{Place, Ran, stream};
 use crate::{BAD, GOOD};
 
 #[test]
@@ -94,6 +96,49 @@ fn r034_e031_e032_events_are_saved_in_order() {
         "file_discovered file_discovered file_dispatched test_started test_passed test_started \
          test_passed file_completed file_dispatched test_started test_failed file_completed"
     );
+}
+
+#[test]
+fn r061_no_other_code_when_nobody_reads_or_nothing_can_be_written() {
+    let place = Place::with(&[("a.test.lua", GOOD)]);
+    for command in ["list", "version", "run", "doctor", "events ev"] {
+        let program = env!("CARGO_BIN_EXE_provium");
+        place.run("run --save-events ev").expect(0);
+        // The reader is gone before anything is written.
+        let script = format!("{{ sleep 0.2; {program} {command}; echo $? >&2; }} | true");
+        let output = place.shell(&script).output().unwrap();
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            errors.ends_with("0\n") && !errors.contains("panicked"),
+            "{command}: {errors}"
+        );
+        let mut full = place.shell(&format!("{program} {command} > /dev/full"));
+        let ran = Ran::from(full.output().unwrap());
+        let expected = if command == "run" { 0 } else { 2 };
+        assert_eq!(ran.code, expected, "{command}: {}", ran.stderr);
+        assert!(
+            ran.stderr.contains("No space left on device"),
+            "{}",
+            ran.stderr
+        );
+    }
+}
+
+#[test]
+fn e036_a_failing_sink_is_told_once_and_the_run_goes_on() {
+    let place = Place::with(&[("a.test.lua", GOOD), ("b.test.lua", GOOD)]);
+    for sink in ["--save-events", "--junit", "--report"] {
+        let ran = place.run(&format!("run {sink} /dev/full")).expect(0);
+        assert_eq!(
+            ran.stderr.matches("No space left on device").count(),
+            1,
+            "{}",
+            ran.stderr
+        );
+        assert!(ran.stdout.contains("2 file(s); 4 passed"), "{}", ran.stdout);
+        let kind = std::fs::metadata("/dev/full").unwrap().file_type();
+        assert!(kind.is_char_device(), "{sink} replaced a device");
+    }
 }
 
 #[test]
