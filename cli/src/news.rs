@@ -66,6 +66,13 @@ pub(crate) enum News {
         /// What is going on, `booting vm a`.
         text: String,
     },
+    /// A VM of a file has come up.
+    Booted {
+        /// Display path of the file.
+        path: String,
+        /// Which, how, and how fast.
+        text: String,
+    },
     /// A file printed something.
     Printed {
         /// What.
@@ -226,6 +233,7 @@ impl Stamped {
             .into(),
             News::Lab(kind) => kind.clone(),
             News::Phase { .. }
+            | News::Booted { .. }
             | News::Printed { .. }
             | News::Note { .. }
             | News::Finished

@@ -20,6 +20,8 @@ pub(crate) struct Session {
     pub(crate) places: Places,
     /// What names are relative to.
     pub(crate) bases: Bases,
+    /// No VM goes on from the state of an earlier boot.
+    pub(crate) cold: bool,
 }
 
 impl Session {
@@ -42,6 +44,7 @@ impl Session {
             config,
             places,
             bases: Bases { cwd, config: base },
+            cold: false,
         })
     }
 
@@ -56,12 +59,14 @@ impl Session {
             config: Config::builtin(&cwd, &places),
             places,
             bases: Bases { cwd, config: None },
+            cold: false,
         })
     }
 
     /// As [`Session::open`], with `--kernel` and `--initrd` put into their profile.
     pub(crate) fn with_guests(common: &CommonArgs) -> Result<Self, Problem> {
         let mut session = Self::open(common.config.as_deref())?;
+        session.cold = common.cold;
         let known: Vec<String> = session.config.profiles.keys().cloned().collect();
         let Some(profile) = session.config.profiles.get_mut(&common.profile) else {
             let name = &common.profile;
@@ -115,6 +120,7 @@ impl Session {
         let guests = self.guests(progress);
         Harness::new(self.config, choice.backend, guests)
             .with_pool(pool)
+            .with_cold(self.cold)
             .with_events(events)
     }
 }

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::mpsc::Sender;
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use provium_lab::guest::{GuestStep, Progress};
-use provium_lab::{EventKind, EventSink};
+use provium_lab::{Booted, EventKind, EventSink};
 
 use crate::news::News;
 use crate::scheduler::LONG_WAIT;
@@ -66,6 +66,12 @@ impl EventSink for NewsSink {
             path: Some(file.to_owned()),
             text: text.to_owned(),
         });
+    }
+
+    fn booted(&self, file: &str, vm: &str, how: &Booted, took: Duration) {
+        let text = format!("vm {vm}: {how}, {:.2}s", took.as_secs_f64());
+        let path = file.to_owned();
+        self.tell(News::Booted { path, text });
     }
 
     fn note(&self, text: &str) {

@@ -20,7 +20,11 @@ fn timed(run: impl FnOnce() -> Result<()>) -> Result<Duration> {
 }
 
 fn declare(lab: &Lab, name: &str) -> Result<Vm> {
-    Ok(lab.declare_vm(Some(name), "minimal", BootOptions::default())?)
+    let options = BootOptions {
+        cold: true,
+        ..BootOptions::default()
+    };
+    Ok(lab.declare_vm(Some(name), "minimal", options)?)
 }
 
 /// Memory of this process: its own pages, and those it shares with files, in KiB.
@@ -108,6 +112,7 @@ fn main() -> Result<()> {
         "minimal",
         BootOptions {
             memory: Some(256 << 20),
+            cold: true,
             ..BootOptions::default()
         },
     )?;

@@ -1,7 +1,7 @@
 //! What all sessions of one run share: configuration, backend, event sink, prepared guests.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use provium_vmm::Backend;
 
@@ -22,6 +22,8 @@ pub struct Harness {
     /// Merges equal pages of guests.
     ksm: Option<Ksm>,
     images: Images,
+    /// No VM is to go on from the state of an earlier boot.
+    cold: AtomicBool,
     next_cid: AtomicU32,
     next_id: AtomicU64,
 }
@@ -41,6 +43,7 @@ impl Harness {
             pool: Pool::unlimited(),
             ksm: None,
             images: Images::default(),
+            cold: AtomicBool::new(false),
             next_cid: AtomicU32::new(FIRST_CID),
             next_id: AtomicU64::new(1),
         }
@@ -95,6 +98,23 @@ impl Harness {
             self.events.note(&changed);
         }
         true
+    }
+
+    /// The same with every boot going through the kernel, if `cold`, instead of going on from the state that an
+    /// earlier boot has left.
+    #[must_use]
+    pub fn with_cold(mut self, cold: bool) -> Self {
+        self.cold = AtomicBool::new(cold);
+        self
+    }
+
+    pub(crate) fn is_cold(&self) -> bool {
+        self.cold.load(Ordering::Relaxed)
+    }
+
+    /// From now on as with [`Harness::with_cold`].
+    pub(crate) fn stay_cold(&self) {
+        self.cold.store(true, Ordering::Relaxed);
     }
 
     /// What files and VMs share.

@@ -54,7 +54,7 @@ mod vm;
 mod wait;
 
 pub use error::{Error, GuestFailure, Reason, Result};
-pub use events::{EventSink, NoEvents};
+pub use events::{Booted, EventSink, NoEvents};
 pub use harness::Harness;
 pub use ksm::Ksm;
 pub use lab::{Lab, LabSnapshot, Member, MemberKind, RESERVED};

@@ -164,6 +164,12 @@ impl SessionCore {
         move |text| session.harness.events().waiting(&session.file, text)
     }
 
+    /// Tells people something that is no failure.
+    pub(crate) fn warn(&self, text: &str) {
+        let text = format!("warning: {}: {text}", self.file);
+        self.harness.events().note(&text);
+    }
+
     /// Takes the file's one claim (L-039).
     pub(crate) fn take_claim(&self) -> bool {
         !std::mem::replace(&mut lock(&self.state).claimed, true)

@@ -217,7 +217,9 @@ impl<'a> Wanted<'a> {
                         Some(FixtureKind::Lab) => {
                             "a LabSnapshot or the path of one (use vm_fixture for a single VM)"
                         }
-                        Some(FixtureKind::Vm) => "a Snapshot (use lab_fixture for a lab)",
+                        Some(FixtureKind::Vm | FixtureKind::Boot) => {
+                            "a Snapshot (use lab_fixture for a lab)"
+                        }
                         None => "a Snapshot, or a LabSnapshot or the path of one",
                     };
                     Fault(format!(

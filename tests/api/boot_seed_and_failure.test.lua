@@ -34,7 +34,7 @@ test("L-072, L-073, L-242: a boot that fails says why, and the console is kept",
   t:assert_eq(vm:state(), "dead")
   t:assert_contains(vm:console():read_log(), "Linux version")
   local late = provium:vm("late", "minimal", { memory = "64M" })
-  e = raised(t, late.boot, late, { boot_timeout = "20ms" })
+  e = raised(t, late.boot, late, { boot_timeout = "20ms", cold = true })
   t:assert_contains(e, "0.02s")
   t:assert_contains(e, "did not answer within")
   t:assert_eq(late:state(), "dead")

@@ -4,7 +4,7 @@ local MIB = 1024 * 1024
 for _, cpus in ipairs { 1, 4 } do
   for _, memory in ipairs { "64M", "96M", "128M", "256M", "1G", "4G" } do
     test(("%s, %d vCPU"):format(memory, cpus), function(t)
-      local vm = provium:vm("sized", "minimal", { memory = memory, cpus = cpus }):boot()
+      local vm = provium:vm("sized", "minimal", { memory = memory, cpus = cpus, cold = true }):boot()
       t:assert_eq(vm:run("grep -c ^processor /proc/cpuinfo"):assert_ok().stdout, cpus .. "\n")
       local total = tonumber(vm:read_file("/proc/meminfo"):match("MemTotal:%s+(%d+) kB")) * 1024
       local number, unit = memory:match("(%d+)(%a)")
@@ -17,7 +17,7 @@ end
 
 for _, cpus in ipairs { 2, 8 } do
   test(("%d vCPUs all run"):format(cpus), function(t)
-    local vm = provium:vm("smp", "minimal", { cpus = cpus }):boot()
+    local vm = provium:vm("smp", "minimal", { cpus = cpus, cold = true }):boot()
     for cpu = 0, cpus - 1 do
       t:assert_eq(vm:run(("taskset -c %d sh -c 'cut -d\" \" -f39 /proc/self/stat'"):format(cpu)):assert_ok().stdout,
         cpu .. "\n")

@@ -43,6 +43,15 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// Guest RAM could not be searched.
+    #[error("machine {name}: cannot search its memory")]
+    Search {
+        /// The machine.
+        name: String,
+        /// The operating system's answer.
+        #[source]
+        source: std::io::Error,
+    },
     /// The kernel or what goes with it cannot be loaded.
     #[error(transparent)]
     Boot(#[from] crate::boot::BootError),

@@ -141,6 +141,12 @@ impl Machine {
         self.shared.name()
     }
 
+    /// Its RAM in bytes.
+    #[must_use]
+    pub fn memory_len(&self) -> u64 {
+        self.shared.config.memory
+    }
+
     /// Which backend runs it.
     #[must_use]
     pub fn backend(&self) -> Backend {

@@ -3,6 +3,7 @@
 //!
 //! Offsets here count RAM linearly, the regions one after another, as an image file holds them.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::ops::{Deref, Range};
@@ -148,6 +149,37 @@ pub(crate) fn read_linear(memory: &GuestMemory, offset: u64, out: &mut [u8]) -> 
     Err(io::ErrorKind::InvalidInput.into())
 }
 
+/// Guest-physical addresses at which `needle` stands in `pages`, which are linear offsets of whole pages.
+pub(crate) fn find(
+    memory: &GuestMemory,
+    pages: &BTreeSet<u64>,
+    needle: &[u8],
+) -> io::Result<Vec<u64>> {
+    let finder = memchr::memmem::Finder::new(needle);
+    let mut found = Vec::new();
+    let mut start = 0;
+    for region in memory.iter() {
+        let end = start + region.len();
+        // The page, after the end of the one before where that is its neighbour.
+        let mut window = Vec::new();
+        let mut neighbour = None;
+        for &page in pages.range(start..end) {
+            let kept = match neighbour == Some(page) {
+                true => window.len().min(needle.len().saturating_sub(1)),
+                false => 0,
+            };
+            window.drain(..window.len() - kept);
+            window.resize(kept + PAGE_SIZE, 0);
+            read_linear(memory, page, &mut window[kept..])?;
+            let first = region.start_addr().0 + (page - start) - kept as u64;
+            found.extend(finder.find_iter(&window).map(|at| first + at as u64));
+            neighbour = Some(page + PAGE_SIZE as u64);
+        }
+        start = end;
+    }
+    Ok(found)
+}
+
 /// Calls `changed` with every range (start, length) that was written through [`GuestMemory`], by
 /// devices or the host, since the last call.
 pub(crate) fn drain_dirty(memory: &GuestMemory, mut changed: impl FnMut(u64, u64)) {
@@ -213,6 +245,33 @@ mod tests {
         read_linear(&memory, 0x10_0000, &mut out).unwrap();
         assert_eq!(out, [0, 5]);
         assert!(read_linear(&memory, 0x10_4000, &mut out).is_err());
+    }
+
+    #[test]
+    fn what_is_searched_is_found_across_pages_and_not_across_regions() {
+        let memory = memory();
+        let needle = b"sixteen bytes of";
+        for at in [0x1234, 0x2ff8, 0x100_1000] {
+            memory.write_slice(needle, GuestAddress(at)).unwrap();
+        }
+        // Half of it at the end of one region, half at the start of the next: no such place.
+        memory
+            .write_slice(&needle[..8], GuestAddress(0xf_fff8))
+            .unwrap();
+        memory
+            .write_slice(&needle[8..], GuestAddress(0x100_0000))
+            .unwrap();
+        let mut pages = BTreeSet::new();
+        for_each_own_page(&memory, |page| {
+            pages.insert(page);
+        })
+        .unwrap();
+        assert_eq!(
+            find(&memory, &pages, needle).unwrap(),
+            [0x1234, 0x2ff8, 0x100_1000]
+        );
+        pages.remove(&0x3000);
+        assert_eq!(find(&memory, &pages, needle).unwrap(), [0x1234, 0x100_1000]);
     }
 
     #[test]

@@ -55,4 +55,7 @@ pub(crate) struct CommonArgs {
         help_heading = "Guests"
     )]
     pub(crate) profile: String,
+    /// Boot every VM from its kernel, instead of going on from the state that an earlier boot left
+    #[arg(long, help_heading = "Guests")]
+    pub(crate) cold: bool,
 }

@@ -74,6 +74,8 @@ fn with_agent(
         memory: args.mem,
         cpus: args.cpus,
         kernel_cmdline: args.cmdline.clone(),
+        // Who looks at the console wants to see the boot.
+        cold: true,
         ..BootOptions::default()
     };
     let vm = lab

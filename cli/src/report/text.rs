@@ -1,5 +1,6 @@
 //! The text output (cli-and-config R-053..R-056): per file a line, under it what failed and why.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
 use std::time::Duration;
@@ -35,6 +36,8 @@ pub(crate) struct Text {
     /// How many of the slowest tests are listed at the end.
     slowest: usize,
     durations: Vec<(Duration, String)>,
+    /// How the VMs of files that run have come up, if that is to be said.
+    boots: BTreeMap<String, Vec<String>>,
 }
 
 impl Text {
@@ -48,6 +51,7 @@ impl Text {
             counts: Counts::default(),
             slowest,
             durations: Vec::new(),
+            boots: BTreeMap::new(),
         }
     }
 }
@@ -89,12 +93,18 @@ impl Reporter for Text {
                 self.files += 1;
                 self.counts.add(result.counts());
                 self.note_durations(result);
-                let block = file_block(result, self.verbosity, self.screen.colours());
+                let boots = self.boots.remove(&result.path).unwrap_or_default();
+                let block = file_block(result, &boots, self.verbosity, self.screen.colours());
                 if block.is_empty() {
                     Ok(())
                 } else {
                     self.screen.write(block.as_bytes())
                 }
+            }
+            News::Booted { path, text } if self.verbosity == Verbosity::Verbose => {
+                let boots = self.boots.entry(path.clone()).or_default();
+                boots.push(text.clone());
+                Ok(())
             }
             News::Printed { bytes } => self.screen.write(bytes),
             News::Note { text } => self.screen.note(text),
@@ -121,7 +131,12 @@ fn summary(files: usize, counts: Counts, seconds: f64) -> String {
 }
 
 /// Everything that is said about one file; empty when there is nothing to say.
-fn file_block(result: &FileResult, verbosity: Verbosity, colours: bool) -> String {
+fn file_block(
+    result: &FileResult,
+    boots: &[String],
+    verbosity: Verbosity,
+    colours: bool,
+) -> String {
     if verbosity == Verbosity::Quiet && result.passed() && result.flaky.is_empty() {
         return String::new();
     }
@@ -139,6 +154,9 @@ fn file_block(result: &FileResult, verbosity: Verbosity, colours: bool) -> Strin
     let path = &result.path;
     let mut out =
         format!("{status} {path} ({passed} passed, {failed} failed, {skipped} skipped)\n");
+    for boot in boots {
+        let _ = writeln!(out, "    {}", paint.dim(boot));
+    }
     for test in &result.tests {
         test_lines(&mut out, test, verbosity, &paint);
     }
@@ -391,13 +409,19 @@ FAIL t/a.test.lua (1 passed, 1 failed, 1 skipped)
         Kernel panic - not syncing: x\u{fffd}[2J
     run it again: provium run t/a.test.lua
 ";
-        assert_eq!(file_block(&sample(), Verbosity::Normal, false), expected);
-        assert_eq!(file_block(&sample(), Verbosity::Quiet, false), expected);
+        assert_eq!(
+            file_block(&sample(), &[], Verbosity::Normal, false),
+            expected
+        );
+        assert_eq!(
+            file_block(&sample(), &[], Verbosity::Quiet, false),
+            expected
+        );
     }
 
     #[test]
     fn r055_verbose_shows_every_test() {
-        let block = file_block(&sample(), Verbosity::Verbose, false);
+        let block = file_block(&sample(), &[], Verbosity::Verbose, false);
         assert!(
             block.contains("    PASS good\n        log: first\n"),
             "{block}"
@@ -410,9 +434,9 @@ FAIL t/a.test.lua (1 passed, 1 failed, 1 skipped)
         let mut result = sample();
         result.report.status = FileStatus::Passed;
         result.tests.remove(1);
-        assert_eq!(file_block(&result, Verbosity::Quiet, false), "");
+        assert_eq!(file_block(&result, &[], Verbosity::Quiet, false), "");
         let line = "PASS t/a.test.lua (1 passed, 0 failed, 1 skipped)\n";
-        assert_eq!(file_block(&result, Verbosity::Normal, false), line);
+        assert_eq!(file_block(&result, &[], Verbosity::Normal, false), line);
     }
 
     #[test]

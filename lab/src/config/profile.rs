@@ -93,6 +93,8 @@ pub struct Profile {
     pub disks: Vec<ProfileDisk>,
     /// Boot timeout of this profile.
     pub agent_boot_timeout: Option<Duration>,
+    /// Whether a boot may go on from the state of an earlier one with the same options.
+    pub warm: bool,
 }
 
 /// Default memory of a VM (L-064).
@@ -159,6 +161,7 @@ impl Profile {
             build_out: places.builds().join("minimal"),
             disks: Vec::new(),
             agent_boot_timeout: None,
+            warm: true,
         }
     }
 
@@ -213,6 +216,7 @@ impl Profile {
             build_out,
             disks: read_disks(section, dir, home)?,
             agent_boot_timeout: section.duration("agent_boot_timeout")?,
+            warm: section.boolean("warm")?.unwrap_or(true),
         };
         profile.check(section)?;
         Ok(profile)

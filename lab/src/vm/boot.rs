@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use provium_protocol::{Amount, ops};
 use provium_vmm::{Backend, Machine, MachineConfig};
@@ -13,11 +13,13 @@ use super::cmdline::command_line;
 use super::initrd::{self, Agent, Base};
 use super::instance::Instance;
 use super::options::BootOptions;
+use super::warm::{self, Failed, Start};
 use super::watch::gone_or_panicked;
 use super::{Vm, VmCore};
 use crate::agent::{OpenError, open};
 use crate::config::Profile;
 use crate::error::{Reason, Result};
+use crate::events::Booted;
 use crate::state::Need;
 use crate::units::show_duration;
 use crate::wait::{Either, Limit, Pending, both, lock};
@@ -48,12 +50,42 @@ impl Vm {
 }
 
 async fn boot(core: &Arc<VmCore>, call: &'static str, options: BootOptions) -> Result<()> {
-    let fail = |reason| core.error(call, reason);
-    let fail_pool = |error| core.error(call, Reason::Pool(error));
-    options.check().map_err(fail)?;
+    options.check().map_err(|reason| core.error(call, reason))?;
     let options = core.begin_boot(call)?.merged(options);
     let _booting = Booting(core.clone());
     let timeout = core.boot_timeout(&options);
+    let since = Instant::now();
+    let (why, keep) = match warm::start(core, &options).await {
+        Start::Cold { why, keep } => (why, keep),
+        Start::Warm(state) => match warm::resume(core, call, options.clone(), state, timeout).await
+        {
+            Ok(()) => {
+                core.booted(Booted::Warm, since);
+                return Ok(());
+            }
+            Err(Failed::Final(error)) => return Err(error),
+            Err(Failed::Unusable(problem)) => (problem, None),
+        },
+    };
+    cold(core, call, options, timeout).await?;
+    let took = Instant::now();
+    let kept = match keep {
+        Some(keep) => Some(keep.keep(core, call).await.map(|()| took.elapsed())),
+        None => None,
+    };
+    core.booted(Booted::Cold { why, kept }, since);
+    Ok(())
+}
+
+/// Boots it from the start.
+async fn cold(
+    core: &Arc<VmCore>,
+    call: &'static str,
+    options: BootOptions,
+    timeout: Duration,
+) -> Result<()> {
+    let fail = |reason| core.error(call, reason);
+    let fail_pool = |error| core.error(call, Reason::Pool(error));
     let plan = Plan::make(core, &options).map_err(|reason| core.error(call, reason))?;
     let (cid, memory) = (plan.cid, plan.config.memory);
     let needs = Amount {
@@ -70,7 +102,11 @@ async fn boot(core: &Arc<VmCore>, call: &'static str, options: BootOptions) -> R
     let instance = Instance::new(&core.session, core.name(), cid, machine, options, timeout);
     instance.hold(charge);
     core.set_instance(&instance);
-    match handshake(core, &instance, plan.clock_ns, timeout, false).await {
+    let greeting = Greeting {
+        clock_ns: plan.clock_ns,
+        ..Greeting::default()
+    };
+    match handshake(core, &instance, &greeting, timeout).await {
         Ok(()) => {
             instance.spawned(core.profile_name(), memory);
             Ok(())
@@ -83,26 +119,39 @@ async fn boot(core: &Arc<VmCore>, call: &'static str, options: BootOptions) -> R
     }
 }
 
-/// Waits for the agent, within `timeout` of host time (L-248); the error says what happened instead. With `resume`
-/// the agent keeps the handles of before (E-047).
+/// What is agreed with an agent when it is met.
+#[derive(Default)]
+pub(super) struct Greeting {
+    /// What the guest's clock is set to.
+    pub(super) clock_ns: Option<i64>,
+    /// The agent keeps the handles of before (E-047).
+    pub(super) resume: bool,
+    /// The guest goes on from the state of another: it is made its own, and has this boot id.
+    pub(super) renew: Option<[u8; 16]>,
+}
+
+/// Waits for the agent, within `timeout` of host time (L-248); the error says what happened instead.
 pub(super) async fn handshake(
     core: &Arc<VmCore>,
     instance: &Arc<Instance>,
-    clock_ns: Option<i64>,
+    greeting: &Greeting,
     timeout: Duration,
-    resume: bool,
 ) -> Result<(), String> {
     let world = core.session.world();
     let machine = instance.machine().ok_or("the machine stopped")?;
     let attempt = async {
-        let (link, hello) = open(world, &machine, resume)
+        let (link, hello) = open(world, &machine, greeting.resume)
             .await
             .map_err(|error| match error {
                 OpenError::MachineGone => None,
                 error => Some(error.to_string()),
             })?;
+        if greeting.renew.is_some() {
+            let renewed = warm::renew(&link, greeting.renew).await;
+            renewed.map_err(Some)?;
+        }
         instance.adopt(&link, hello);
-        if let Some(ns) = clock_ns {
+        if let Some(ns) = greeting.clock_ns {
             let set = link.request(&ops::ClockSet { ns }).await;
             set.map_err(|error| Some(format!("initial_time: {error}")))?;
         }
@@ -157,7 +206,7 @@ impl Drop for Booting {
 }
 
 impl VmCore {
-    fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &str {
         &self.name
     }
 
@@ -243,14 +292,19 @@ impl Plan {
     }
 }
 
-/// Wall clock at the machine's start, and what to set the guest's clock to at the handshake (L-068, L-069).
-fn clocks(options: &BootOptions) -> (u64, Option<i64>) {
+/// The host's wall clock, nanoseconds since the epoch.
+pub(super) fn host_clock_ns() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     // A host clock before 1970 or after 2262 is no time to give to a guest.
-    let host_ns = since
+    since
         .ok()
-        .and_then(|since| u64::try_from(since.as_nanos()).ok());
-    let host_ns = host_ns.unwrap_or(FIXED_WALL_CLOCK_NS);
+        .and_then(|since| u64::try_from(since.as_nanos()).ok())
+        .unwrap_or(FIXED_WALL_CLOCK_NS)
+}
+
+/// Wall clock at the machine's start, and what to set the guest's clock to at the handshake (L-068, L-069).
+fn clocks(options: &BootOptions) -> (u64, Option<i64>) {
+    let host_ns = host_clock_ns();
     match (options.rng_seed, options.initial_time_ns) {
         (None, None) => (host_ns, None),
         (Some(_), None) => (FIXED_WALL_CLOCK_NS, i64::try_from(host_ns).ok()),

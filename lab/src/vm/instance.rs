@@ -1,6 +1,6 @@
 //! One boot of a VM: its machine, the link to its agent, and what has become of both.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -40,6 +40,8 @@ pub(crate) struct Instance {
     open_streams: AtomicUsize,
     /// What it was booted with.
     pub(super) options: BootOptions,
+    /// It went on from the state of an earlier boot.
+    pub(super) warm: AtomicBool,
     subscription: Mutex<Option<Subscription>>,
     /// Its memory's part of the pool, held for as long as there is the machine.
     charge: Mutex<Option<Charge>>,
@@ -117,6 +119,7 @@ impl Instance {
             open_files: AtomicUsize::new(0),
             open_streams: AtomicUsize::new(0),
             options,
+            warm: AtomicBool::new(false),
             subscription: Mutex::new(Some(subscription)),
             charge: Mutex::default(),
         })

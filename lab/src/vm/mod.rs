@@ -10,6 +10,7 @@ mod options;
 mod power;
 mod record;
 mod snapshot;
+mod warm;
 mod watch;
 
 use std::ops::Deref;
@@ -99,6 +100,13 @@ impl Vm {
     #[must_use]
     pub fn state(&self) -> VmState {
         self.core.state()
+    }
+
+    /// Whether its latest boot went on from the state of an earlier one; none before the first boot.
+    #[must_use]
+    pub fn is_warm(&self) -> Option<bool> {
+        let instance = self.core.instance()?;
+        Some(instance.warm.load(std::sync::atomic::Ordering::Acquire))
     }
 
     /// A number unique in the run (L-005).

@@ -25,6 +25,8 @@ pub struct BootOptions {
     pub files: Vec<InjectedFile>,
     /// How long the agent may take to answer, in host time (L-072, L-241).
     pub boot_timeout: Option<Duration>,
+    /// Goes through the boot in any case, instead of going on from the state that an earlier boot has left.
+    pub cold: bool,
 }
 
 /// A file put into the guest (L-070).
@@ -65,6 +67,7 @@ impl BootOptions {
             cpus: over.cpus.or(self.cpus),
             kernel_cmdline: over.kernel_cmdline.or(self.kernel_cmdline),
             kernel_cmdline_append: over.kernel_cmdline_append.or(self.kernel_cmdline_append),
+            cold: over.cold || self.cold,
             rng_seed: over.rng_seed.or(self.rng_seed),
             initial_time_ns: over.initial_time_ns.or(self.initial_time_ns),
             files: self.files,

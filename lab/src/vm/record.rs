@@ -121,6 +121,8 @@ impl Record {
             initial_time_ns: record.initial_time_ns,
             files,
             boot_timeout: record.boot_timeout_ms.map(Duration::from_millis),
+            // Of no meaning any more: what goes on from a snapshot boots cold if it is reset.
+            cold: false,
         };
         Some((record, options))
     }

@@ -9,7 +9,7 @@ use provium_protocol::{Amount, ops};
 use provium_vmm::snapshot::{Fresh, Image, SaveTo};
 use provium_vmm::{BootFiles, Machine, MachineConfig};
 
-use super::boot::{Booting, Plan, handshake};
+use super::boot::{Booting, Greeting, Plan, handshake};
 use super::instance::{Instance, Moment};
 use super::record::Record;
 use super::{Vm, VmCore};
@@ -474,7 +474,11 @@ impl Standing {
             .map_err(|error| core.error(call, Reason::Machine(error)))?;
         core.session.world().notify();
         let timeout = instance.boot_timeout;
-        match handshake(core, instance, None, timeout, self.resume).await {
+        let greeting = Greeting {
+            resume: self.resume,
+            ..Greeting::default()
+        };
+        match handshake(core, instance, &greeting, timeout).await {
             Ok(()) => {
                 if self.booting.is_some() {
                     instance.spawned(core.profile_name(), self.needs.memory_bytes);
@@ -491,7 +495,10 @@ impl Standing {
 }
 
 /// How to boot it anew, should it be reset: its profile as it is then, with the options of its first boot.
-fn boot_later(core: &Arc<VmCore>, options: super::BootOptions) -> provium_vmm::BootLater {
+pub(super) fn boot_later(
+    core: &Arc<VmCore>,
+    options: super::BootOptions,
+) -> provium_vmm::BootLater {
     let core = Arc::downgrade(core);
     Arc::new(move || {
         let core = core.upgrade().ok_or("its VM is gone")?;

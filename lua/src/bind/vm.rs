@@ -16,7 +16,8 @@ pub(crate) const TABLE: &[Native] = &[
         call: "vm:boot",
         signature: "(opts?: table): VM",
         doc: "Boots it and waits until its agent answers. Options: memory, cpus, kernel_cmdline, \
-              kernel_cmdline_append, rng_seed, initial_time, files, boot_timeout, agent_timeout.",
+              kernel_cmdline_append, rng_seed, initial_time, files, boot_timeout, agent_timeout, \
+              cold.",
         run: boot,
     },
     Native {
@@ -217,6 +218,7 @@ const KEYS: &[&str] = &[
     "files",
     "boot_timeout",
     "agent_timeout",
+    "cold",
 ];
 
 /// Boot options, the next argument (L-064..L-072, L-241).
@@ -235,6 +237,7 @@ pub(crate) fn read_options(cx: &Cx<'_>, args: &mut Args) -> Result<BootOptions, 
             || options.duration("agent_timeout"),
             |limit| Ok(Some(limit)),
         )?,
+        cold: options.flag("cold")?,
     })
 }
 

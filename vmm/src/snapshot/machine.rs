@@ -1,9 +1,11 @@
 //! Machines into images and back.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::error::SnapshotError;
+use super::format::{PAGE, chunk_range};
 use super::image::Image;
 use super::state::MachineState;
 use super::writer::{Content, SaveTo, save};
@@ -90,6 +92,32 @@ impl Machine {
             now_ns: shared.clock.now_ns(),
             wall_base_ns: shared.clock.wall_base_ns(),
             panic_line: shared.life.panic_line(),
+        })
+    }
+
+    /// Guest-physical addresses at which `needle` stands in RAM, ascending within each region of it.
+    /// Looks only at pages that exist, and interrupts the guest meanwhile.
+    ///
+    /// # Errors
+    /// When the host does not tell which pages exist.
+    pub fn phys_find(&self, needle: &[u8]) -> Result<Vec<u64>, Error> {
+        let shared = self.shared();
+        shared.bell.interrupt();
+        let found = shared.control.with_still_world(|| {
+            let mut pages = BTreeSet::new();
+            if let Some(image) = &*under(shared) {
+                let chunks = image.chunks().present();
+                let ranges = chunks.map(|(chunk, _)| chunk_range(chunk, image.memory()));
+                pages.extend(ranges.flat_map(|range| range.step_by(PAGE as usize)));
+            }
+            memory::for_each_own_page(&shared.memory, |page| {
+                pages.insert(page);
+            })?;
+            memory::find(&shared.memory, &pages, needle)
+        });
+        found.map_err(|source| Error::Search {
+            name: self.name().to_owned(),
+            source,
         })
     }
 

@@ -46,5 +46,6 @@ pub fn format_id() -> String {
 pub use error::SnapshotError;
 pub use image::Image;
 pub use machine::Fresh;
+pub use publish::free_space;
 pub use state::{BoardState, EngineState, MachineState};
 pub use writer::SaveTo;

@@ -56,6 +56,21 @@ pub(super) fn directory(path: &Path) -> &Path {
     }
 }
 
+/// Bytes that an ordinary user can still write in the file system of `dir`.
+///
+/// # Errors
+/// The operating system's.
+pub fn free_space(dir: &Path) -> io::Result<u64> {
+    let path = CString::new(dir.as_os_str().as_bytes())?;
+    // SAFETY: zero is a valid value for every field of this plain structure.
+    let mut status: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: path and structure are valid until the call returns.
+    if unsafe { libc::statvfs(path.as_ptr(), &raw mut status) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(status.f_bavail.saturating_mul(status.f_frsize))
+}
+
 fn sibling(path: &Path) -> PathBuf {
     use std::sync::atomic::{AtomicU64, Ordering};
     static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -138,6 +153,16 @@ mod tests {
         let file = nameless(dir.path()).unwrap();
         assert!(publish(&file, &path).is_err());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn free_space_is_that_of_the_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(free_space(dir.path()).unwrap() > 0);
+        let error = free_space(&dir.path().join("absent")).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        // A file system that has no room at all.
+        assert_eq!(free_space(Path::new("/proc")).unwrap(), 0);
     }
 
     #[test]

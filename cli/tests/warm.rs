@@ -1,0 +1,233 @@
+//! Warm boots from outside: which boots go on from an earlier one's state, what is then the VM's own, and what happens
+//! when the state is damaged or many want it at once.
+
+mod support;
+
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use support::{Ran, program, repository};
+
+/// A directory with a cache of fixtures of its own, and the guests of this user.
+struct Here(tempfile::TempDir);
+
+impl Here {
+    fn with(files: &[(&str, &str)]) -> Self {
+        let here = Self(tempfile::tempdir().unwrap());
+        let suite = repository().join("tests/warm");
+        let config = format!(
+            "[provium]\nroots = [{suite:?}, \".\"]\ncache_dir = \"cache\"\n\
+             [profiles.never]\nkernel = \"recipe:minimal\"\ninitrd = \"recipe:minimal\"\nwarm = false\n"
+        );
+        std::fs::write(here.path().join("provium.toml"), config).unwrap();
+        for (name, text) in files {
+            std::fs::write(here.path().join(name), text).unwrap();
+        }
+        here
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn command(&self, line: &str) -> Command {
+        let mut command = program();
+        command
+            .args(line.split_whitespace())
+            .current_dir(self.path())
+            .env("PROVIUM_VMM", "soft")
+            .env("PROVIUM_RERUN_STATE", self.path().join("rerun.json"));
+        command
+    }
+
+    fn run(&self, line: &str) -> Ran {
+        self.command(line).output().unwrap().into()
+    }
+
+    /// The states that are kept.
+    fn states(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.path().join("cache"));
+        let entries = entries.into_iter().flatten().flatten();
+        entries
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|e| e == "boot"))
+            .collect()
+    }
+}
+
+/// How the VMs came up, in order: `a cold`, `b warm`.
+fn boots(ran: &Ran) -> Vec<String> {
+    let lines = ran
+        .stdout
+        .lines()
+        .filter_map(|l| l.trim().strip_prefix("vm "));
+    lines
+        .filter_map(|line| {
+            let (vm, how) = line.split_once(": ")?;
+            let how = how.split([' ', ',']).next()?;
+            Some(format!("{vm} {how}"))
+        })
+        .collect()
+}
+
+const ALIKE: &str = "require('own').tests()";
+
+/// The first boot of a kind leaves its state, later ones go on from it, in this process and in others.
+#[test]
+fn l073_boots_go_on_from_the_first_one_and_say_so() {
+    let here = Here::with(&[("a.test.lua", ALIKE)]);
+    let first = here.run("run -v a.test.lua").expect(0);
+    assert_eq!(
+        boots(&first),
+        ["a cold", "b warm", "b warm"],
+        "{}",
+        first.stdout
+    );
+    let kept = "vm a: cold (the first one; its state is kept, ";
+    assert!(first.stdout.contains(kept), "{}", first.stdout);
+    assert_eq!(here.states().len(), 1);
+
+    let second = here.run("run -v a.test.lua").expect(0);
+    assert_eq!(
+        boots(&second),
+        ["a warm", "b warm", "b warm"],
+        "{}",
+        second.stdout
+    );
+    let quiet = here.run("run a.test.lua").expect(0);
+    assert!(boots(&quiet).is_empty(), "{}", quiet.stdout);
+
+    let cold = here.run("run -v --cold a.test.lua").expect(0);
+    assert_eq!(
+        boots(&cold),
+        ["a cold", "b cold", "b cold"],
+        "{}",
+        cold.stdout
+    );
+    assert!(
+        cold.stdout.contains("vm a: cold (--cold), "),
+        "{}",
+        cold.stdout
+    );
+
+    let list = here.run("fixture list").expect(0);
+    assert!(list.stdout.contains("  boot  "), "{}", list.stdout);
+    here.run("fixture clean").expect(0);
+    assert!(here.states().is_empty());
+}
+
+/// A state that cannot be used is told, dropped and made anew; the test never sees it.
+#[test]
+fn r098_a_damaged_state_is_dropped_and_the_vm_boots_cold() {
+    let here = Here::with(&[(
+        "a.test.lua",
+        "provium:vm('a', 'minimal'):boot():run('true'):assert_ok()",
+    )]);
+    here.run("run a.test.lua").expect(0);
+    let [state] = &here.states()[..] else {
+        panic!("one state")
+    };
+    let damage: [(&str, &dyn Fn(&std::fs::File)); 3] = [
+        ("a page of its memory", &|file| {
+            let at = 0x100_0000;
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, at).unwrap();
+            file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+        }),
+        ("its length", &|file| file.set_len(100_000).unwrap()),
+        ("all of it", &|file| file.set_len(0).unwrap()),
+    ];
+    for (what, damage) in damage {
+        damage(
+            &std::fs::File::options()
+                .read(true)
+                .write(true)
+                .open(state)
+                .unwrap(),
+        );
+        let ran = here.run("run -v a.test.lua").expect(0);
+        let warning = "warning: a.test.lua: vm a: the state of an earlier boot is of no use: ";
+        assert!(ran.stderr.contains(warning), "{what}: {}", ran.stderr);
+        assert_eq!(boots(&ran), ["a cold"], "{what}");
+        let after = here.run("run -v a.test.lua").expect(0);
+        assert_eq!(boots(&after), ["a warm"], "{what}: {}", after.stderr);
+        assert_eq!(after.stderr.lines().count(), 1, "{what}: {}", after.stderr);
+    }
+}
+
+/// Whatever a test says about its boot that is more than sizes makes it a boot of its own.
+#[test]
+fn l064_what_sets_a_boot_apart_makes_it_cold() {
+    let here = Here::with(&[(
+        "a.test.lua",
+        r#"
+local function up(name, profile, opts)
+  local vm = provium:vm(name, profile, opts):boot()
+  vm:close()
+end
+local function sized(opts) opts.memory = "96M" return opts end
+up("first", "minimal", sized {})
+up("alike", "minimal", sized { boot_timeout = "100s" })
+up("asked", "minimal", sized { cold = true })
+up("seeded", "minimal", sized { rng_seed = 1 })
+up("timed", "minimal", sized { initial_time = 1000000000 })
+up("filed", "minimal", sized { files = { { path = "/x", content = "" } } })
+up("worded", "minimal", sized { kernel_cmdline_append = "quiet" })
+up("larger", "minimal", { memory = "128M" })
+up("profile", "never", sized {})
+"#,
+    )]);
+    for first in ["cold", "warm"] {
+        let ran = here.run("run -v a.test.lua").expect(0);
+        let how = |vm: &str| match vm {
+            "first" | "larger" => first,
+            "alike" => "warm",
+            _ => "cold",
+        };
+        let vms = [
+            "first", "alike", "asked", "seeded", "timed", "filed", "worded", "larger", "profile",
+        ];
+        assert_eq!(
+            boots(&ran),
+            vms.map(|vm| format!("{vm} {}", how(vm))),
+            "{}",
+            ran.stdout
+        );
+        let why = "vm profile: cold (warm = false in its profile), ";
+        assert!(ran.stdout.contains(why), "{}", ran.stdout);
+    }
+    assert_eq!(here.states().len(), 2);
+}
+
+/// Of many that want the same at once, in one process or in several, one boots and the others go on from it.
+#[test]
+fn r096_of_many_at_once_one_boots() {
+    let here = Here::with(&[(
+        "a.test.lua",
+        r#"
+local lab = provium:lab("many")
+for n = 1, 3 do lab:vm("vm" .. n, "minimal", { memory = "96M" }) end
+lab:boot()
+for n = 1, 3 do lab:vm("vm" .. n):run("true"):assert_ok() end
+"#,
+    )]);
+    let running: Vec<_> = (0..4)
+        .map(|_| {
+            let mut command = here.command("run -v a.test.lua");
+            command
+                .stdout(std::process::Stdio::piped())
+                .stderr(std::process::Stdio::piped());
+            command.spawn().unwrap()
+        })
+        .collect();
+    let mut all = Vec::new();
+    for child in running {
+        let ran = Ran::from(child.wait_with_output().unwrap()).expect(0);
+        all.extend(boots(&ran));
+    }
+    assert_eq!(all.len(), 12, "{all:?}");
+    let cold = all.iter().filter(|boot| boot.ends_with(" cold")).count();
+    assert_eq!(cold, 1, "{all:?}");
+    assert_eq!(here.states().len(), 1);
+}
