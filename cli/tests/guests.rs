@@ -338,6 +338,102 @@ fn r125_a_boot_past_the_claim_or_the_pool_fails_with_the_numbers() {
     }
 }
 
+/// Two files want one fixture at the same time: one builds it, the other waits and is told for whom.
+#[test]
+fn e020_to_e027_vms_and_fixtures_are_told_with_all_fields() {
+    let uses = "local vm = provium:vm_fixture('base')
+        test('it is there', function(t) t:assert_eq(vm:read_file('/tmp/mark'), 'made') end)";
+    let kitchen = Kitchen::with(&[
+        (
+            "provium.toml",
+            "[provium]\nroots = ['.']\ncache_dir = 'cache'\n",
+        ),
+        (
+            "base.fixture.lua",
+            "local vm = provium:vm('v', 'minimal', {memory = '128M'}):boot()
+             vm:write_file('/tmp/mark', 'made')
+             return vm:snapshot()",
+        ),
+        ("broken.fixture.lua", "error('never made')"),
+        ("t/a.test.lua", uses),
+        ("t/b.test.lua", uses),
+        ("t/c.test.lua", "provium:vm_fixture('broken')"),
+    ]);
+    let run = |line: &str| {
+        let mut command = kitchen.command(&format!("run {line} --save-events ev"));
+        let ran = Ran::from(command.output().unwrap());
+        let events = kitchen.events();
+        stream::check(&events);
+        (ran, events)
+    };
+    let (ran, events) = run("-j 2 t/a.test.lua t/b.test.lua");
+    ran.expect(0);
+    let (mut waiter, mut story) = (None, Vec::new());
+    let mut up = std::collections::BTreeMap::new();
+    for event in &events {
+        match &event.kind {
+            EventKind::FileDiscovered(file) => assert_eq!(file.fixture_refs, ["base"], "E-012"),
+            EventKind::FixtureBuildStarted(build) => {
+                assert_eq!(build.path, "base");
+                story.push("started");
+            }
+            EventKind::FixtureBuildWaiting(wait) => {
+                assert_eq!(wait.path, "base");
+                waiter = Some(wait.held_by_file.clone());
+                story.push("waiting");
+            }
+            EventKind::FixtureBuildDone(build) => {
+                assert_eq!((build.path.as_str(), &build.error), ("base", &None));
+                assert!(build.snapshot_bytes > 1 << 20 && build.duration_ns > 0);
+                story.push("done");
+            }
+            EventKind::FixtureCacheHit(hit) => {
+                assert_eq!(hit.path, "base");
+                story.push("hit");
+            }
+            EventKind::VmSpawned(vm) => {
+                assert_eq!(
+                    (vm.profile.as_str(), vm.memory_bytes),
+                    ("minimal", 128 << 20)
+                );
+                assert!(vm.cid >= 10, "L-117");
+                *up.entry((vm.file.clone(), vm.vm_name.clone())).or_insert(0) += 1;
+            }
+            EventKind::VmShutdown(vm) => {
+                *up.get_mut(&(vm.file.clone(), vm.vm_name.clone())).unwrap() -= 1;
+                assert!(vm.duration_ns > 0);
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(story, ["started", "waiting", "done", "hit"], "{events:#?}");
+    assert!(up.values().all(|left| *left == 0), "E-021: {up:?}");
+    let holder = waiter.unwrap();
+    assert!(
+        ["t/a.test.lua", "t/b.test.lua"].contains(&&*holder),
+        "E-026: {holder}"
+    );
+
+    let (ran, events) = run("t/a.test.lua");
+    ran.expect(0);
+    let names: Vec<_> = events.iter().map(|event| event.kind.name()).collect();
+    assert!(names.contains(&"fixture_cache_hit") && !names.contains(&"fixture_build_started"));
+
+    let (ran, events) = run("t/c.test.lua");
+    let ran = ran.expect(1);
+    assert!(ran.stdout.contains("never made"), "{}", ran.stdout);
+    let done = events.iter().find_map(|event| match &event.kind {
+        EventKind::FixtureBuildDone(build) => Some(build),
+        _ => None,
+    });
+    let done = done.expect("E-025: a failed build ends, too");
+    assert_eq!(done.snapshot_bytes, 0);
+    assert!(
+        done.error.as_ref().unwrap().contains("never made"),
+        "{done:?}"
+    );
+}
+
 #[test]
 fn r062_an_interrupt_during_a_boot_ends_the_run() {
     for signal in [libc::SIGINT, libc::SIGTERM] {

@@ -264,7 +264,8 @@ impl<'a> Wanted<'a> {
     ) -> Result<T, Fault> {
         let job = FileJob {
             path: path.to_owned(),
-            name: None,
+            // In events its VMs belong to the fixture, which goes by its name there (E-020).
+            name: Some(name.to_owned()),
             only: None,
             filter: Filter::default(),
             timeout: None,

@@ -141,3 +141,76 @@ fn r117_coverage_says_where_a_stream_is_damaged() {
     let ran = place.run("events ev").expect(2);
     assert!(ran.stdout.contains("test_passed") && ran.stderr.contains(&place_of_end));
 }
+
+#[test]
+fn r115_r116_coverage_reads_sockets_and_several_streams() {
+    let slow = "test('x', {spec = 'A-1'}, function()\n\
+                local till = os.clock() + 1 while os.clock() < till do end end)";
+    let place = Place::with(&[
+        ("a.test.lua", slow),
+        (
+            "b.test.lua",
+            "test('y', {spec = 'A-2'}, function(t) t:fail('no') end)",
+        ),
+    ]);
+    let mut run = place
+        .command("run a.test.lua --events-socket sock --save-events one")
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    while !place.path().join("sock").exists() {
+        assert!(run.try_wait().unwrap().is_none(), "no socket came");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    let coverage = |arguments: &[&str]| -> Ran {
+        std::process::Command::new(env!("CARGO_BIN_EXE_provium-coverage"))
+            .args(arguments)
+            .current_dir(place.path())
+            .output()
+            .unwrap()
+            .into()
+    };
+    let ran = coverage(&["--from-socket", "sock", "--format", "json"]).expect(0);
+    assert_eq!(run.wait().unwrap().code(), Some(0));
+    let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert!(report.to_string().contains("A-1"), "{report:#}");
+    place.run("run b.test.lua --save-events two").expect(1);
+    let ran = coverage(&["--from", "one", "--from", "two", "--format", "text"]).expect(0);
+    for part in ["A-1  passed", "A-2  failed"] {
+        assert!(ran.stdout.contains(part), "{part}\n{}", ran.stdout);
+    }
+}
+
+#[test]
+fn r003_prepare_builds_in_the_order_of_names_and_stops_at_the_first_failure() {
+    let profile = |name: &str, command: &str| {
+        format!("[profiles.{name}]\nkernel = 'k'\nbuild = \"{command}\"\n")
+    };
+    let toml = [
+        profile("c", "echo c >> order"),
+        profile("a", "echo a >> order; echo $PROVIUM_PROFILE $PROVIUM_OUT"),
+        profile("b", "echo b >> order; exit 7"),
+        "[profiles.d]\nkernel = 'k'\n".to_owned(),
+    ];
+    let place = Place::with(&[("provium.toml", &toml.concat())]);
+    let mut command = place.command("prepare");
+    command.env("PROVIUM_BUILD_DIR", place.path().join("out"));
+    let ran = Ran::from(command.output().unwrap()).expect(2);
+    let order = std::fs::read_to_string(place.path().join("order")).unwrap();
+    assert_eq!(order, "a\nb\n");
+    assert_eq!(ran.stdout, "", "what builds print goes to stderr");
+    let out = place.path().join("out/a");
+    assert!(
+        ran.stderr.contains(&format!("a {}", out.display())) && out.is_dir(),
+        "{}",
+        ran.stderr
+    );
+    assert!(
+        ran.stderr
+            .contains("profile b: build command failed (exit status: 7)"),
+        "{}",
+        ran.stderr
+    );
+    let silent = place.run("prepare d").expect(0);
+    assert_eq!((silent.stdout.as_str(), silent.stderr.as_str()), ("", ""));
+}

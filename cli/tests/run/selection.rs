@@ -1,6 +1,6 @@
 //! Which files and tests run (cli-and-config section 3).
 
-use crate::support::{Place, Ran};
+use crate::support::{Place, Ran, stream};
 use crate::{BAD, GOOD};
 
 #[test]
@@ -112,4 +112,67 @@ fn r120_lua_code_finds_the_filter_in_the_environment() {
     let mut command = place.command("run --include-slow --tag a --no-tag b --tag-meta area=net");
     command.env("PROVIUM_TEST_FILTER", "not for users");
     Ran::from(command.output().unwrap()).expect(0);
+}
+
+#[test]
+fn r016_only_what_is_newer() {
+    let place = Place::with(&[("a.test.lua", GOOD), ("b.test.lua", GOOD), ("mark", "")]);
+    let set = |name: &str, seconds: u64| {
+        let file = std::fs::File::options()
+            .write(true)
+            .open(place.path().join(name))
+            .unwrap();
+        let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+        file.set_modified(time).unwrap();
+    };
+    set("mark", 2000);
+    set("a.test.lua", 2000);
+    set("b.test.lua", 2001);
+    assert_eq!(
+        place.run("list --since mark").expect(0).stdout,
+        "b.test.lua\n"
+    );
+    let ran = place.run("list --since nowhere").expect(2);
+    assert!(ran.stderr.contains("nowhere"), "{}", ran.stderr);
+}
+
+#[test]
+fn r017_r042_slow_tests_are_skipped_in_all_outputs_unless_wanted() {
+    let source = "test('quick', function() end)\ntest('slow', {slow = true}, function() end)";
+    let place = Place::with(&[("a.test.lua", source)]);
+    let ran = place.run("run -v --junit j.xml --save-events ev").expect(0);
+    assert!(
+        ran.stdout
+            .contains("SKIP slow (filtered: slow tests skipped"),
+        "{}",
+        ran.stdout
+    );
+    let junit = std::fs::read_to_string(place.path().join("j.xml")).unwrap();
+    assert!(
+        junit.contains("<skipped") && junit.contains("slow"),
+        "{junit}"
+    );
+    let outcomes = stream::check(&stream::read(&place.path().join("ev")));
+    let slow = ("a.test.lua".to_owned(), "slow".to_owned());
+    assert_eq!(outcomes.get(&slow), Some(&"skipped"));
+    let ran = place.run("run --include-slow").expect(0);
+    assert!(ran.stdout.contains("(2 passed, 0 failed, 0 skipped)"));
+}
+
+#[test]
+fn r040_the_shard_is_taken_before_what_failed() {
+    let place = Place::with(&[
+        ("a.test.lua", GOOD),
+        ("b.test.lua", BAD),
+        ("c.test.lua", BAD),
+    ]);
+    place.run("run").expect(1);
+    // Of the failed files b and c, c alone is in the first slice of all three.
+    assert_eq!(
+        place
+            .run("list --rerun-failed --shard 1/2")
+            .expect(0)
+            .stdout,
+        "c.test.lua\n"
+    );
 }

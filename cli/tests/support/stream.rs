@@ -41,6 +41,8 @@ struct File {
 #[track_caller]
 pub(crate) fn check(events: &[Event]) -> BTreeMap<(String, String), &'static str> {
     let mut files: BTreeMap<String, File> = BTreeMap::new();
+    // VMs that are up, by the fixture being built with them.
+    let mut building: BTreeMap<String, i32> = BTreeMap::new();
     let mut last = i64::MIN;
     let mut dispatching = false;
     for event in events {
@@ -95,11 +97,26 @@ pub(crate) fn check(events: &[Event]) -> BTreeMap<(String, String), &'static str
                 assert_eq!((file.completed, file.claims), (1, 1), "E-023: {}", e.path);
                 file.claims -= 1;
             }),
-            EventKind::VmSpawned(e) => with(&e.file, &mut |file| file.vms += 1),
-            EventKind::VmShutdown(e) => with(&e.file, &mut |file| file.vms -= 1),
+            EventKind::FixtureBuildStarted(e) => {
+                let twice = building.insert(e.path.clone(), 0);
+                assert!(twice.is_none(), "E-024: {} is built twice", e.path);
+            }
+            EventKind::FixtureBuildDone(e) => {
+                let up = building.remove(&e.path);
+                assert_eq!(up, Some(0), "R-097: VMs of the build of {}", e.path);
+            }
+            EventKind::VmSpawned(e) => match building.get_mut(&e.file) {
+                Some(up) => *up += 1,
+                None => with(&e.file, &mut |file| file.vms += 1),
+            },
+            EventKind::VmShutdown(e) => match building.get_mut(&e.file) {
+                Some(up) => *up -= 1,
+                None => with(&e.file, &mut |file| file.vms -= 1),
+            },
             _ => {}
         }
     }
+    assert!(building.is_empty(), "E-034: {building:?}");
     let mut outcomes = BTreeMap::new();
     for (path, file) in files {
         assert_eq!(file.discovered, 1, "E-031: {path}");

@@ -86,7 +86,16 @@ pub(crate) fn run_with(source: &str, options: Options) -> Run {
 }
 
 fn run_in(dir: &std::path::Path, source: &str, options: Options) -> Run {
-    let path = dir.join("a.test.lua");
+    let job = job(dir, "a.test.lua", source, options);
+    let collector = Arc::new(Collector::default());
+    let report = run_file(job, Arc::clone(&collector) as Arc<dyn Observer>);
+    let record = std::mem::take(&mut *collector.0.lock().unwrap());
+    Run { report, record }
+}
+
+/// The job of running `source` as the file `name` in `dir`, whose files go by their paths below it.
+fn job(dir: &std::path::Path, name: &str, source: &str, options: Options) -> FileJob {
+    let path = dir.join(name);
     std::fs::write(&path, source).unwrap();
     let base = dir.to_path_buf();
     let display = move |path: &std::path::Path| {
@@ -100,8 +109,7 @@ fn run_in(dir: &std::path::Path, source: &str, options: Options) -> Run {
         display: Box::new(display),
         stdout_is_data: false,
     };
-    let collector = Arc::new(Collector::default());
-    let job = FileJob {
+    FileJob {
         path,
         name: None,
         only: None,
@@ -110,36 +118,14 @@ fn run_in(dir: &std::path::Path, source: &str, options: Options) -> Run {
         share: None,
         interrupt: options.interrupt,
         setup: Arc::new(setup),
-    };
-    let report = run_file(job, Arc::clone(&collector) as Arc<dyn Observer>);
-    let record = std::mem::take(&mut *collector.0.lock().unwrap());
-    Run { report, record }
+    }
 }
 
 /// Runs `source` as the file of a classic run.
 pub(crate) fn run_classic(source: &str) -> (provium_lua::ClassicReport, Record) {
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("a.lua");
-    std::fs::write(&path, source).unwrap();
-    let setup = Setup {
-        harness: harness(dir.path()),
-        display: Box::new(|path: &std::path::Path| {
-            let name = path.file_name().unwrap_or_default();
-            name.to_string_lossy().into_owned()
-        }),
-        stdout_is_data: false,
-    };
+    let job = job(dir.path(), "a.lua", source, Options::default());
     let collector = Arc::new(Collector::default());
-    let job = FileJob {
-        path,
-        name: None,
-        only: None,
-        share: None,
-        filter: Filter::default(),
-        timeout: None,
-        interrupt: Interrupt::default(),
-        setup: Arc::new(setup),
-    };
     let report = provium_lua::run_classic(job, Arc::clone(&collector) as Arc<dyn Observer>);
     let record = std::mem::take(&mut *collector.0.lock().unwrap());
     (report, record)
