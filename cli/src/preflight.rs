@@ -65,17 +65,17 @@ pub(crate) fn problems_of(profile: &Profile, guests: &Guests, prepare: bool) -> 
     let line = |field: &str, problem: String, remedy: &str| {
         format!("profile {name}: {field}: {problem}; {remedy}")
     };
+    let or_flag = |flag: &str| match name.as_str() {
+        "minimal" => format!("set it in provium.toml or pass {flag} PATH"),
+        name => format!("set it in provium.toml or pass --profile {name} {flag} PATH"),
+    };
     let mut problems = Vec::new();
     match file_of(&profile.kernel, prepare, || {
         guests.kernel(&profile.kernel).map_err(text)
     }) {
         Ok(Some(path)) => {
             if let Err(problem) = KernelImage::open(&path) {
-                problems.push(line(
-                    "kernel",
-                    text(problem),
-                    "set it in provium.toml or pass --kernel",
-                ));
+                problems.push(line("kernel", text(problem), &or_flag("--kernel")));
             }
         }
         Ok(None) => {}
@@ -86,8 +86,7 @@ pub(crate) fn problems_of(profile: &Profile, guests: &Guests, prepare: bool) -> 
         match file_of(initrd, prepare, || guests.initrd(initrd).map_err(text)) {
             Ok(Some(path)) => {
                 if let Err(problem) = archive(&path) {
-                    let remedy = "set it in provium.toml or pass --initrd";
-                    problems.push(line("initrd", problem, remedy));
+                    problems.push(line("initrd", problem, &or_flag("--initrd")));
                 }
             }
             Ok(None) => {}

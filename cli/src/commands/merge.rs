@@ -36,10 +36,20 @@ pub(crate) fn merge(args: &MergeArgs) -> Result<Exit, Problem> {
     };
     write().map_err(Problem::file("write", &args.output))?;
     say!("{}", whole.summary(args.inputs.len(), &args.output));
-    Ok(if whole.failed == 0 {
-        Exit::Success
-    } else {
-        Exit::Failed
+    for (path, files) in &whole.unfinished {
+        let path = path.display();
+        match files.as_slice() {
+            [] => eprintln!("provium: {path}: holds no events: its run ended before it began"),
+            files => eprintln!(
+                "provium: {path}: the run ended before these files did: {}",
+                files.join(", ")
+            ),
+        }
+    }
+    Ok(match (whole.unfinished.is_empty(), whole.failed) {
+        (false, _) => Exit::Error,
+        (true, 0) => Exit::Success,
+        (true, _) => Exit::Failed,
     })
 }
 
@@ -81,6 +91,8 @@ fn read(path: &Path) -> Result<Input, RecordError> {
 struct Whole {
     files: usize,
     failed: usize,
+    /// Event streams of runs that were killed or interrupted, with the files that have no end.
+    unfinished: Vec<(PathBuf, Vec<String>)>,
 }
 
 impl Whole {
@@ -127,6 +139,7 @@ fn merged_reports(reports: Vec<(PathBuf, Report)>) -> Result<(Vec<u8>, Whole), P
     let whole = Whole {
         files: suites.len(),
         failed: failed.count(),
+        unfinished: Vec::new(),
     };
     merged.set_time(time).add_test_suites(suites);
     let mut xml = Vec::new();
@@ -134,6 +147,26 @@ fn merged_reports(reports: Vec<(PathBuf, Report)>) -> Result<(Vec<u8>, Whole), P
         .serialize(&mut xml)
         .map_err(|error| Problem::Usage(format!("the merged report cannot be written: {error}")))?;
     Ok((xml, whole))
+}
+
+/// The files of a stream that have not ended though their run was to run them: all of them, except
+/// those that --fail-fast did not start.
+fn unfinished(events: &[Event]) -> Vec<String> {
+    let mut open: BTreeMap<&str, bool> = BTreeMap::new();
+    let mut failed = false;
+    for event in events {
+        match &event.kind {
+            EventKind::FileDiscovered(file) => drop(open.insert(&file.path, false)),
+            EventKind::FileDispatched(file) => drop(open.insert(&file.path, true)),
+            EventKind::FileCompleted(file) => {
+                open.remove(file.path.as_str());
+                failed |= file.status != FileStatus::Passed;
+            }
+            _ => {}
+        }
+    }
+    let left = open.into_iter().filter(|(_, started)| *started || !failed);
+    left.map(|(path, _)| path.to_owned()).collect()
 }
 
 /// All events by their time; those of one input stay in their order, so that every promise about
@@ -151,6 +184,10 @@ fn merged_events(streams: Vec<(PathBuf, Vec<Event>)>) -> Result<(Vec<u8>, Whole)
                 }
                 _ => {}
             }
+        }
+        let files = unfinished(events);
+        if !files.is_empty() || events.is_empty() {
+            whole.unfinished.push((path.clone(), files));
         }
     }
     let mut queues: Vec<_> = streams
@@ -203,6 +240,45 @@ mod tests {
         let merged = EventStream::new("m", bytes.as_slice());
         let times: Vec<i64> = merged.map(|event| event.unwrap().ts).collect();
         assert_eq!(times, [1, 2, 2, 5]);
+    }
+
+    #[test]
+    fn a_stream_that_ends_too_early_is_told() {
+        let at = |kind: EventKind| Event { ts: 9, kind };
+        let started = |path: &str| {
+            at(event::FileDispatched {
+                path: path.into(),
+                reservation: provium_protocol::Amount::default(),
+            }
+            .into())
+        };
+        let ended = |path: &str, status| {
+            at(event::FileCompleted {
+                path: path.into(),
+                status,
+                duration_ns: 1,
+            }
+            .into())
+        };
+        let whole = [
+            discovered(1, "a"),
+            started("a"),
+            ended("a", FileStatus::Passed),
+        ];
+        assert!(unfinished(&whole).is_empty());
+        let killed = [discovered(1, "a"), discovered(2, "b"), started("a")];
+        assert_eq!(unfinished(&killed), ["a", "b"]);
+        // --fail-fast leaves b out, and is no accident.
+        let stopped = [
+            discovered(1, "a"),
+            discovered(2, "b"),
+            started("a"),
+            ended("a", FileStatus::Failed),
+        ];
+        assert!(unfinished(&stopped).is_empty());
+        let streams = vec![("x".into(), killed.to_vec()), ("y".into(), Vec::new())];
+        let (_, whole) = merged_events(streams).unwrap();
+        assert_eq!(whole.unfinished.len(), 2);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The commands beside runs.
 
+use std::io::Read;
+
 use crate::GOOD;
 use crate::support::{Place, Ran};
 
@@ -213,4 +215,35 @@ fn r003_prepare_builds_in_the_order_of_names_and_stops_at_the_first_failure() {
     );
     let silent = place.run("prepare d").expect(0);
     assert_eq!((silent.stdout.as_str(), silent.stderr.as_str()), ("", ""));
+}
+
+#[test]
+fn a_slice_that_was_killed_is_not_merged_as_if_it_had_passed() {
+    let slow = "test('x', function() print('now') while true do end end)";
+    let place = Place::with(&[("a.test.lua", slow), ("b.test.lua", GOOD)]);
+    let mut child = place
+        .command("run -j 1 a.test.lua b.test.lua --save-events ev")
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = [0; 4];
+    child.stdout.take().unwrap().read_exact(&mut line).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    place.run("run b.test.lua --save-events good").expect(0);
+    let ran = place.run("merge -o whole ev").expect(2);
+    assert!(
+        ran.stderr
+            .contains("ev: the run ended before these files did: a.test.lua, b.test.lua"),
+        "{}",
+        ran.stderr
+    );
+    place.write("empty", "");
+    let ran = place.run("merge -o whole good empty").expect(2);
+    assert!(
+        ran.stderr.contains("empty: holds no events"),
+        "{}",
+        ran.stderr
+    );
+    place.run("merge -o whole good").expect(0);
 }
