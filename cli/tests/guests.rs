@@ -434,6 +434,59 @@ fn e020_to_e027_vms_and_fixtures_are_told_with_all_fields() {
     );
 }
 
+/// Two runs of one suite share the cache: one builds the fixture, the other takes it.
+#[test]
+fn r126_several_runs_share_the_cache() {
+    let uses = "local vm = provium:vm_fixture('base')
+        test('it is there', function(t) t:assert_eq(vm:read_file('/tmp/mark'), 'made') end)";
+    let kitchen = Kitchen::with(&[
+        (
+            "provium.toml",
+            "[provium]\nroots = ['.']\ncache_dir = 'cache'\n",
+        ),
+        (
+            "base.fixture.lua",
+            "local vm = provium:vm('v', 'minimal', {memory = '128M'}):boot()
+             vm:write_file('/tmp/mark', 'made')
+             return vm:snapshot()",
+        ),
+        ("a.test.lua", uses),
+    ]);
+    let start = |events: &str| {
+        let line = format!("run a.test.lua --save-events {events}");
+        kitchen.command(&line).spawn().unwrap()
+    };
+    let runs = [("one", start("one")), ("two", start("two"))];
+    let (mut built, mut hits, mut holders) = (0, 0, Vec::new());
+    for (events, run) in runs {
+        Ran::from(run.wait_with_output().unwrap()).expect(0);
+        let events = stream::read(&kitchen.0.path().join(events));
+        stream::check(&events);
+        for event in events {
+            match event.kind {
+                EventKind::FixtureBuildStarted(_) => built += 1,
+                EventKind::FixtureCacheHit(_) => hits += 1,
+                EventKind::FixtureBuildWaiting(wait) => holders.push(wait.held_by_file),
+                _ => {}
+            }
+        }
+    }
+    assert_eq!((built, hits), (1, 1));
+    assert!(
+        holders.iter().all(|holder| holder.starts_with("pid:")),
+        "E-026: {holders:?}"
+    );
+    let left: Vec<_> = std::fs::read_dir(kitchen.0.path().join("cache"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| !name.ends_with(".lock") && !name.ends_with(".json"))
+        .collect();
+    assert!(
+        matches!(left.as_slice(), [one] if one.len() == 64 + ".snap".len() && one.ends_with(".snap")),
+        "R-095: {left:?}"
+    );
+}
+
 #[test]
 fn r062_an_interrupt_during_a_boot_ends_the_run() {
     for signal in [libc::SIGINT, libc::SIGTERM] {

@@ -226,3 +226,58 @@ fn the_page_about_a_run_holds_all_of_it() {
         "it needs nothing from elsewhere"
     );
 }
+
+#[test]
+fn r035_e039_events_have_stdout_for_themselves() {
+    let source = "print('noise') test('x', function() end)";
+    let place = Place::with(&[("a.test.lua", source)]);
+    let output = place.command("run --events-stdout").output().unwrap();
+    let events = stream::parse(&output.stdout);
+    assert_eq!(events.last().unwrap().kind.name(), "file_completed");
+    let errors = String::from_utf8(output.stderr).unwrap();
+    for part in ["noise", "PASS a.test.lua", "1 file(s); 1 passed"] {
+        assert!(errors.contains(part), "{part}: {errors}");
+    }
+}
+
+#[test]
+fn r059_r060_files_are_printed_whole_and_without_colours_where_there_is_no_terminal() {
+    let loud = "for i = 1, 20 do print('a line of its own') end\n\
+                test('x', function(t) t:log('logged') t:fail('on purpose') end)";
+    let names = ["a", "b", "c", "d"].map(|name| format!("{name}.test.lua"));
+    let files: Vec<(&str, &str)> = names.iter().map(|name| (&**name, loud)).collect();
+    let place = Place::with(&files);
+    let ran = place.run("run -j 4").expect(1);
+    assert!(!ran.stdout.contains('\u{1b}') && !ran.stderr.contains('\u{1b}'));
+    let lines: Vec<&str> = ran
+        .stdout
+        .lines()
+        .filter(|line| !line.contains("a line"))
+        .collect();
+    for name in names {
+        let start = format!("FAIL {name} (0 passed, 1 failed, 0 skipped)");
+        let at = lines.iter().position(|line| **line == start).unwrap();
+        let block = &lines[at + 1..at + 5];
+        assert_eq!(block[0], "    FAIL x");
+        assert!(block[1].contains(&name), "{block:?}");
+        assert_eq!(block[3], "        log: logged", "{block:?}");
+    }
+}
+
+#[test]
+fn r009_doctor_and_preflight_are_the_same_report() {
+    let place = Place::with(&[]);
+    let doctor = place.run("doctor").expect(0).stdout;
+    assert_eq!(place.run("preflight").expect(0).stdout, doctor);
+    for part in ["config none", "vmm soft (asked for)", "profile minimal: "] {
+        assert!(doctor.contains(part), "{part}: {doctor}");
+    }
+    place.write("provium.toml", "[profiles.p]\nkernel = 'nowhere'\n");
+    let ran = place.run("doctor").expect(2);
+    assert!(
+        ran.stdout.contains("profile p: kernel: ")
+            && ran.stdout.contains("pass --profile p --kernel PATH"),
+        "{}",
+        ran.stdout
+    );
+}

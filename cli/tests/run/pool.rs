@@ -51,7 +51,7 @@ fn r108_a_claim_beyond_the_pool_fails_its_file_at_once() {
 }
 
 #[test]
-fn e022_e113_the_state_of_the_pool_is_told_every_second() {
+fn e022_r113_the_state_of_the_pool_is_told_every_second() {
     let slow =
         "test('x', function() local till = os.clock() + 2.5 while os.clock() < till do end end)";
     let place = Place::with(&[("a.test.lua", slow)]);
@@ -69,4 +69,51 @@ fn e022_e113_the_state_of_the_pool_is_told_every_second() {
     assert!(states.len() >= 2, "{}", states.len());
     assert_eq!(states[0].used.memory_bytes, 50 << 20);
     assert_eq!(states[0].available.memory_bytes, (1024 - 50) << 20);
+}
+
+#[test]
+fn r022_to_r024_the_pool_is_what_the_flags_say() {
+    let slow =
+        "test('x', function() local till = os.clock() + 1.5 while os.clock() < till do end end)";
+    let place = Place::with(&[("a.test.lua", slow)]);
+    for (flags, cpus) in [
+        ("--cpus 3 --cpu-overcommit 1.5", 4),
+        ("--cpus 1 --cpu-overcommit 0.1", 1),
+        ("--cpus 2 --cpu-overcommit 99", 16),
+    ] {
+        let line = format!("run --mem 1G {flags} --save-events ev");
+        place.run(&line).expect(0);
+        let events = stream::read(&place.path().join("ev"));
+        let total = events.iter().find_map(|event| match &event.kind {
+            provium_protocol::EventKind::PoolState(pool) => Some((
+                pool.used.memory_bytes + pool.available.memory_bytes,
+                pool.used.cpus + pool.available.cpus,
+            )),
+            _ => None,
+        });
+        assert_eq!(total, Some((1 << 30, cpus)), "{flags}");
+    }
+}
+
+#[test]
+fn r025_no_more_files_in_flight_than_wanted() {
+    let busy =
+        "test('x', function() local till = os.clock() + 0.4 while os.clock() < till do end end)";
+    let names = ["a", "b", "c", "d", "e"].map(|name| format!("{name}.test.lua"));
+    let files: Vec<(&str, &str)> = names.iter().map(|name| (&**name, busy)).collect();
+    let place = Place::with(&files);
+    for (flags, expected) in [("-j 1", 1), ("-j 3", 3), ("--cpus 1", 2), ("--cpus 4", 4)] {
+        let line = format!("run --mem 2G {flags} --save-events ev");
+        place.run(&line).expect(0);
+        let (mut now, mut most) = (0, 0);
+        for event in stream::read(&place.path().join("ev")) {
+            match event.kind.name() {
+                "file_dispatched" => now += 1,
+                "file_completed" => now -= 1,
+                _ => {}
+            }
+            most = most.max(now);
+        }
+        assert_eq!(most, expected, "{flags}");
+    }
 }

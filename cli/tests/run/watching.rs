@@ -187,3 +187,43 @@ fn e040_a_socket_serves_the_run_and_is_gone_afterwards() {
     let ran = place.run("run --events-socket sock").expect(2);
     assert!(ran.stderr.contains("is no socket"), "{}", ran.stderr);
 }
+
+#[test]
+fn r106_e038_the_socket_and_its_clients_stay_and_files_hold_the_last_run() {
+    let place = Place::with(&[("a.test.lua", GOOD)]);
+    let mut child = place
+        .command("run --watch --events-socket sock --save-events ev --junit j.xml")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let out = lines(child.stdout.take().unwrap());
+    let err = lines(child.stderr.take().unwrap());
+    let child = Reaped(child);
+    wait_for(&out, "1 file(s); 2 passed");
+    wait_for(&err, "waiting for changes");
+    let mut client = std::os::unix::net::UnixStream::connect(place.path().join("sock")).unwrap();
+    for round in ["one", "two"] {
+        place.write("a.test.lua", &format!("test('{round}', function() end)"));
+        wait_for(&out, "1 file(s); 1 passed");
+        wait_for(&err, "waiting for changes");
+        let junit = std::fs::read_to_string(place.path().join("j.xml")).unwrap();
+        assert!(junit.contains(&format!("name=\"{round}\"")), "{junit}");
+        let saved = stream::check(&stream::read(&place.path().join("ev")));
+        assert_eq!(saved.len(), 1, "{saved:?}");
+    }
+    // SAFETY: sends a signal to a child of this process that has not been waited for.
+    unsafe { libc::kill(child.0.id().cast_signed(), libc::SIGTERM) };
+    assert_eq!(child.wait(), Some(0));
+    let mut bytes = Vec::new();
+    client.read_to_end(&mut bytes).unwrap();
+    let tests: Vec<String> = stream::parse(&bytes)
+        .into_iter()
+        .filter_map(|event| match event.kind {
+            provium_protocol::EventKind::TestPassed(test) => Some(test.name),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(tests, ["one", "two"], "everything since it connected");
+    assert!(!place.path().join("sock").exists());
+}
