@@ -80,12 +80,16 @@ struct State {
     next_id: u64,
     /// Depth of the scope that runs now: 0 is the file, 1 a test.
     depth: u32,
+    /// Name of the test that runs now.
+    test: Option<Arc<str>>,
     open: BTreeMap<(Class, u64), Entry>,
     claimed: bool,
 }
 
 struct Entry {
     depth: u32,
+    /// The test in which it was opened.
+    test: Option<Arc<str>>,
     resource: Arc<dyn Closable>,
 }
 
@@ -94,6 +98,7 @@ pub(crate) struct Registration {
     session: Weak<SessionCore>,
     key: (Class, u64),
     depth: u32,
+    test: Option<Arc<str>>,
 }
 
 impl Registration {
@@ -102,6 +107,7 @@ impl Registration {
         if let Some(session) = self.session.upgrade() {
             let entry = Entry {
                 depth: self.depth,
+                test: self.test.clone(),
                 resource: Arc::new(resource.clone()),
             };
             lock(&session.state).open.insert(self.key, entry);
@@ -141,6 +147,7 @@ impl SessionCore {
             session: Arc::downgrade(self),
             key,
             depth: state.depth,
+            test: state.test.clone(),
         }
     }
 
@@ -177,10 +184,19 @@ impl SessionCore {
 
     /// What is open on `vms` that a snapshot could not hold.
     pub(crate) fn offenders(&self, vms: &[&Arc<VmCore>]) -> Vec<Offender> {
-        self.open_at(0)
-            .iter()
-            .filter(|resource| vms.iter().any(|vm| Arc::ptr_eq(vm, resource.vm())))
-            .filter_map(|resource| resource.offence())
+        let open: Vec<_> = {
+            let state = lock(&self.state);
+            let entries = state.open.values();
+            entries
+                .map(|entry| (entry.resource.clone(), entry.test.clone()))
+                .collect()
+        };
+        open.into_iter()
+            .filter(|(resource, _)| vms.iter().any(|vm| Arc::ptr_eq(vm, resource.vm())))
+            .filter_map(|(resource, test)| {
+                let offender = resource.offence()?;
+                Some(Offender { test, ..offender })
+            })
             .collect()
     }
 
@@ -334,6 +350,11 @@ impl Session {
         lab
     }
 
+    /// Names the test that has begun, for messages.
+    pub fn name_scope(&self, test: &str) {
+        lock(&self.core.state).test = Some(test.into());
+    }
+
     /// Ends a test: closes everything its scope holds. What could not be closed in order is told, one line each
     /// (L-228, L-229).
     pub fn leave_scope(&self) -> Vec<String> {
@@ -342,7 +363,9 @@ impl Session {
             Some(lab) => self.close_from(1, &lab),
             None => Vec::new(),
         };
-        lock(&self.core.state).depth = 0;
+        let mut state = lock(&self.core.state);
+        state.depth = 0;
+        state.test = None;
         problems
     }
 

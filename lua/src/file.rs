@@ -210,8 +210,10 @@ impl FileState {
     }
 
     /// Begins the scope of a test; answers its lab (L-020).
-    pub(crate) fn begin_scope(&self) -> Lab {
-        self.session.enter_scope()
+    pub(crate) fn begin_scope(&self, test: &str) -> Lab {
+        let lab = self.session.enter_scope();
+        self.session.name_scope(test);
+        lab
     }
 
     /// Ends it: what the test declared is closed (L-228, L-229).

@@ -288,7 +288,7 @@ impl<'a> Runner<'a> {
     }
 
     fn run_body(&self, test: &Test, deadline: Option<Duration>) -> (Outcome, Vec<String>) {
-        let scope = self.file.begin_scope();
+        let scope = self.file.begin_scope(&test.name);
         if let Err(error) = self.set_scope(scope) {
             return (
                 self.records().failed(failure(Fault::from(error).0), false),

@@ -456,6 +456,7 @@ impl Closable for Tail {
             kind: self.kind().name(),
             detail: self.detail().to_owned(),
             site: self.creation_site(),
+            test: None,
         })
     }
 }

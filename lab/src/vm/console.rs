@@ -406,6 +406,7 @@ impl Closable for ConsoleStream {
             kind: StreamKind::Console.name(),
             detail: self.vm().resource(),
             site: self.creation_site(),
+            test: None,
         })
     }
 }

@@ -90,13 +90,18 @@ pub(crate) struct Offender {
     pub(crate) kind: &'static str,
     pub(crate) detail: String,
     pub(crate) site: Option<Site>,
+    /// The test that opened it; none for the file's own code.
+    pub(crate) test: Option<Arc<str>>,
 }
 
 impl std::fmt::Display for Offender {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}({})", self.kind, self.detail)?;
-        match &self.site {
-            Some(site) => write!(f, " at {}:{}", site.file, site.line),
+        if let Some(site) = &self.site {
+            write!(f, " at {}:{}", site.file, site.line)?;
+        }
+        match &self.test {
+            Some(test) => write!(f, " in test {test:?}"),
             None => Ok(()),
         }
     }
@@ -220,6 +225,7 @@ pub(crate) fn refuse_offenders(
                 kind: "operations",
                 detail: format!("{in_flight} under way on {}", vm.resource()),
                 site: None,
+                test: None,
             });
         }
     }
