@@ -27,6 +27,22 @@ pub struct Error {
     pub reason: Box<Reason>,
 }
 
+/// An error with its causes, those left out that its text tells already: `a: b: c`.
+#[must_use]
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        next = cause.source();
+    }
+    text
+}
+
 impl Error {
     /// Puts the three facts together.
     pub fn new(call: &'static str, resource: impl Into<String>, reason: impl Into<Reason>) -> Self {
@@ -298,6 +314,26 @@ mod tests {
             "vm:read_file: vm a: open /nope: No such file or directory (ENOENT, errno 2)"
         );
         assert_eq!(error.errno(), Some(2));
+    }
+
+    #[test]
+    fn causes_are_told_once() {
+        let full = std::io::Error::other("the disk is full");
+        let reason = Reason::Host {
+            action: "write",
+            path: "/x".into(),
+            source: full,
+        };
+        let error = Error::new("vm:snapshot", "vm a", reason);
+        assert_eq!(with_causes(&error).matches("the disk is full").count(), 1);
+        let refused = provium_vmm::Error::Wipe {
+            source: std::io::Error::other("the disk is full"),
+        };
+        let error = Error::new("vm:reset", "vm a", Reason::Machine(refused));
+        assert_eq!(
+            with_causes(&error),
+            "vm:reset: vm a: machine: cannot wipe guest memory: the disk is full"
+        );
     }
 
     #[test]

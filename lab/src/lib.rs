@@ -53,7 +53,7 @@ pub mod units;
 mod vm;
 mod wait;
 
-pub use error::{Error, GuestFailure, Reason, Result};
+pub use error::{Error, GuestFailure, Reason, Result, with_causes};
 pub use events::{Booted, EventSink, NoEvents};
 pub use harness::Harness;
 pub use ksm::Ksm;

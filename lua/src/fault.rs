@@ -12,7 +12,7 @@ pub(crate) struct Fault(pub(crate) String);
 
 impl From<provium_lab::Error> for Fault {
     fn from(error: provium_lab::Error) -> Self {
-        Self(error.to_string())
+        Self(provium_lab::with_causes(&error))
     }
 }
 

@@ -29,7 +29,7 @@ use super::snapshot::boot_later;
 use super::{Connection, VmCore, VmState};
 use crate::agent::Link;
 use crate::config::Profile;
-use crate::error::{Error, Reason, Result};
+use crate::error::{Error, Reason, Result, with_causes};
 use crate::events::Booted;
 use crate::fixture::{Cache, FixtureKind, Inputs, Lock, boot_inputs};
 use crate::wait::{Either, Limit, both, lock};
@@ -178,7 +178,7 @@ fn open(core: &VmCore, cache: &Cache, key: &str, path: &Path) -> Option<(Arc<Ima
         },
         // Dropped by another process since it was found.
         Err(_) if !path.exists() => return None,
-        Err(error) => error.to_string(),
+        Err(error) => with_causes(&error),
     };
     drop_entry(core, cache, key, &problem);
     None
@@ -484,7 +484,7 @@ fn save(machine: &Machine, boot_id: &[u8; 16], path: &Path) -> Result<Arc<Image>
     };
     let owner = serde_json::to_vec(&kept).map_err(|error| error.to_string())?;
     let saved = machine.save(SaveTo::Scratch(path), &owner);
-    saved.map_err(|error| error.to_string())
+    saved.map_err(|error| with_causes(&error))
 }
 
 impl VmCore {
