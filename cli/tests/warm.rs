@@ -240,3 +240,93 @@ for n = 1, 3 do lab:vm("vm" .. n):run("true"):assert_ok() end
     assert_eq!(cold, 1, "{all:?}");
     assert_eq!(here.states().len(), 1);
 }
+
+/// However many files in however many processes want one fixture that nobody has built, it is built once.
+#[test]
+fn r096_many_files_of_many_processes_share_one_build() {
+    const PROCESSES: usize = 8;
+    const FILES: usize = 25;
+    let here = Here::with(&[(
+        "base.fixture.lua",
+        r#"
+io.open("built", "a"):write("x"):close()
+local vm = provium:vm("base", "minimal", { memory = "96M" }):boot()
+vm:write_file("/tmp/base", "from the fixture")
+return vm:snapshot()
+"#,
+    )]);
+    for process in 0..PROCESSES {
+        let dir = here.path().join(process.to_string());
+        std::fs::create_dir(&dir).unwrap();
+        for file in 0..FILES {
+            let test = r#"
+local vm = provium:vm_fixture("base")
+test("it is the fixture's", function(t) t:assert_eq(vm:read_file("/tmp/base"), "from the fixture") end)
+"#;
+            std::fs::write(dir.join(format!("f{file}.test.lua")), test).unwrap();
+        }
+    }
+    let running: Vec<_> = (0..PROCESSES)
+        .map(|process| {
+            let mut command = here.command(&format!("run -j 2 {process}"));
+            command
+                .stdout(std::process::Stdio::piped())
+                .stderr(std::process::Stdio::piped());
+            command.spawn().unwrap()
+        })
+        .collect();
+    for child in running {
+        let ran = Ran::from(child.wait_with_output().unwrap()).expect(0);
+        let all = format!("\n{FILES} file(s); {FILES} passed, 0 failed, 0 skipped; ");
+        assert!(ran.stdout.contains(&all), "{}", ran.stdout);
+    }
+    assert_eq!(std::fs::read(here.path().join("built")).unwrap(), b"x");
+}
+
+/// Where nothing more can be written, a boot leaves no state and a snapshot is refused; neither leaves anything behind,
+/// and the guest goes on.
+#[test]
+fn l079_what_cannot_be_written_leaves_nothing_behind() {
+    let here = Here::with(&[(
+        "a.test.lua",
+        r#"
+local vm = provium:vm("a", "minimal", { memory = "96M" }):boot()
+test("a snapshot is refused", function(t)
+  local why = tostring(t:assert_raises(function() vm:snapshot("here.snap") end))
+  t:assert_contains(why, "here.snap")
+  t:assert_contains(why, "File too large")
+  t:assert_eq(vm:run("echo on"):assert_ok().stdout, "on\n")
+end)
+"#,
+    )]);
+    // Files of this process and its children end at 10 MB; writing beyond is an error and no signal.
+    let limited = "trap '' XFSZ; ulimit -f 20000; exec \"$0\" \"$@\"";
+    let plain = here.command("run -v a.test.lua");
+    let mut command = Command::new("sh");
+    command.args(["-c", limited]).arg(plain.get_program());
+    command.args(plain.get_args()).current_dir(here.path());
+    for (name, value) in plain.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    let ran = Ran::from(command.output().unwrap()).expect(0);
+    assert!(
+        ran.stdout
+            .contains("vm a: cold (the first one; its state is not kept: "),
+        "{}",
+        ran.stdout
+    );
+    let left = |dir: &Path| -> Vec<String> {
+        let entries = std::fs::read_dir(dir).unwrap().flatten();
+        entries
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .filter(|name| !name.ends_with(".lock"))
+            .collect()
+    };
+    assert_eq!(left(&here.path().join("cache")), Vec::<String>::new());
+    let mut files = left(here.path());
+    files.sort();
+    assert_eq!(files, ["a.test.lua", "cache", "provium.toml"]);
+}
