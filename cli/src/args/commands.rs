@@ -84,8 +84,11 @@ pub(crate) struct ConsoleArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ReplArgs {
     /// The profile to boot
-    #[arg(value_name = "PROFILE")]
-    pub(crate) target: String,
+    #[arg(value_name = "PROFILE", required_unless_present = "fixture")]
+    pub(crate) target: Option<String>,
+    /// Go on from this fixture (the PATH of provium:vm_fixture) instead of booting
+    #[arg(long, value_name = "PATH", conflicts_with = "name")]
+    pub(crate) fixture: Option<String>,
     /// Name of the machine
     #[arg(long, value_name = "N", default_value = "repl")]
     pub(crate) name: String,

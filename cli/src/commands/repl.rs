@@ -2,6 +2,7 @@
 
 mod prompt;
 
+use std::fmt;
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::Path;
 use std::rc::Rc;
@@ -27,7 +28,8 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Boots a VM, then reads and runs Lua until the input ends or `exit()` is typed.
 pub(crate) fn repl(args: &ReplArgs) -> Result<Exit, Problem> {
     let session = Session::with_guests(&args.common)?;
-    builds::build(&session.profile(&args.target)?)?;
+    let start = Start::of(args);
+    start.prepare(&session)?;
     let choice = choose_backend(args.common.vmm)?;
     let talk = io::stdin().is_terminal();
     if talk {
@@ -46,15 +48,11 @@ pub(crate) fn repl(args: &ReplArgs) -> Result<Exit, Problem> {
         stdout_is_data: false,
     };
     let lua = Interactive::new(Arc::new(setup), Arc::new(Terminal)).map_err(Problem::Usage)?;
-    let boot = format!("vm = provium:vm({:?}, {:?}):boot()", args.name, args.target);
-    if let Evaluated::Failed(why) = lua.evaluate(&boot) {
+    if let Evaluated::Failed(why) = lua.evaluate(&start.code()) {
         return Err(Problem::Usage(why));
     }
     if talk {
-        eprintln!(
-            "vm is {} ({}); Ctrl-D or exit() ends",
-            args.name, args.target
-        );
+        eprintln!("vm is {start}; Ctrl-D or exit() ends");
     }
     let done = AtomicBool::new(false);
     let lua = Rc::new(lua);
@@ -79,6 +77,50 @@ pub(crate) fn repl(args: &ReplArgs) -> Result<Exit, Problem> {
         result
     })?;
     Ok(Exit::Success)
+}
+
+/// Where `vm` comes from.
+enum Start<'a> {
+    Boot { name: &'a str, profile: &'a str },
+    Fixture(&'a str),
+}
+
+impl<'a> Start<'a> {
+    fn of(args: &'a ReplArgs) -> Self {
+        match (&args.fixture, &args.target) {
+            (Some(path), _) => Self::Fixture(path),
+            (None, profile) => Self::Boot {
+                name: &args.name,
+                profile: profile.as_deref().unwrap_or_default(),
+            },
+        }
+    }
+
+    /// Runs what builds the profile; of a fixture nobody knows yet which it boots.
+    fn prepare(&self, session: &Session) -> Result<(), Problem> {
+        match self {
+            Self::Boot { profile, .. } => builds::build(&session.profile(profile)?),
+            Self::Fixture(_) => session.config.profiles.values().try_for_each(builds::build),
+        }
+    }
+
+    fn code(&self) -> String {
+        match self {
+            Self::Boot { name, profile } => {
+                format!("vm = provium:vm({name:?}, {profile:?}):boot()")
+            }
+            Self::Fixture(path) => format!("vm = provium:vm_fixture({path:?})"),
+        }
+    }
+}
+
+impl fmt::Display for Start<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Boot { name, profile } => write!(f, "{name} ({profile})"),
+            Self::Fixture(path) => write!(f, "that of the fixture {path}"),
+        }
+    }
 }
 
 /// Without a terminal: reads all of stdin, silently.
