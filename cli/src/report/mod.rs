@@ -4,10 +4,12 @@
 //! One that fails is dropped with a note; the run goes on.
 
 mod classic;
+mod consoles;
 mod events;
 mod html;
 mod json;
 mod junit;
+mod paint;
 mod progress;
 mod screen;
 mod socket;

@@ -5,8 +5,10 @@ use std::fmt::Write as _;
 use std::io;
 use std::time::Duration;
 
-use provium_lua::{ConsoleTail, Failure, FileStatus, Outcome, TestEnd};
+use provium_lua::{Failure, FileStatus, Outcome, TestEnd};
 
+use super::consoles::Consoles;
+use super::paint::Paint;
 use super::{Reporter, Screen};
 use crate::news::{Counts, FileResult, News, Stamped};
 
@@ -20,9 +22,6 @@ pub(crate) enum Verbosity {
     /// Every test.
     Verbose,
 }
-
-/// Console lines shown per VM of a failed test.
-const CONSOLE_LINES: usize = 20;
 
 /// Values longer than this are shown on lines of their own.
 const SHORT_VALUE: usize = 40;
@@ -157,13 +156,14 @@ fn file_block(
     for boot in boots {
         let _ = writeln!(out, "    {}", paint.dim(boot));
     }
+    let mut consoles = Consoles::default();
     for test in &result.tests {
-        test_lines(&mut out, test, verbosity, &paint);
+        test_lines(&mut out, test, verbosity, &mut consoles, &paint);
     }
     if let Some(failure) = &result.report.chunk_error {
         indented(&mut out, 4, &failure.message);
         details(&mut out, 4, failure, &paint);
-        consoles(&mut out, 4, failure, &paint);
+        consoles.show(&mut out, 4, failure, &paint);
     }
     for flaky in &result.flaky {
         let (name, attempts) = (one_line(&flaky.name), flaky.attempts);
@@ -183,7 +183,13 @@ fn file_block(
     out
 }
 
-fn test_lines(out: &mut String, test: &TestEnd, verbosity: Verbosity, paint: &Paint) {
+fn test_lines(
+    out: &mut String,
+    test: &TestEnd,
+    verbosity: Verbosity,
+    consoles: &mut Consoles,
+    paint: &Paint,
+) {
     let name = one_line(&test.name);
     match &test.outcome {
         Outcome::Failed(failure) => {
@@ -191,7 +197,7 @@ fn test_lines(out: &mut String, test: &TestEnd, verbosity: Verbosity, paint: &Pa
             indented(out, 8, &failure.message);
             details(out, 8, failure, paint);
             log_lines(out, test);
-            consoles(out, 8, failure, paint);
+            consoles.show(out, 8, failure, paint);
             return;
         }
         _ if verbosity != Verbosity::Verbose => return,
@@ -242,13 +248,6 @@ fn details(out: &mut String, indent: usize, failure: &Failure, paint: &Paint) {
     }
 }
 
-fn consoles(out: &mut String, indent: usize, failure: &Failure, paint: &Paint) {
-    let shown_already = failure.message.contains("--- console (last lines) ---");
-    for tail in &failure.consoles {
-        console(out, indent, tail, shown_already, paint);
-    }
-}
-
 /// Column of the first character in which two literals differ, if it is near enough to point at.
 fn first_difference(left: &str, right: &str) -> Option<usize> {
     let same = left
@@ -259,96 +258,22 @@ fn first_difference(left: &str, right: &str) -> Option<usize> {
     (same < 80).then_some(same)
 }
 
-fn console(
-    out: &mut String,
-    indent: usize,
-    tail: &ConsoleTail,
-    failure_shows_console: bool,
-    paint: &Paint,
-) {
-    for note in &tail.notes {
-        indented(out, indent, &paint.red(&format!("vm {}: {note}", tail.vm)));
-    }
-    let lines: Vec<&str> = tail.text.lines().map(str::trim_end).collect();
-    let shown = &lines[lines.len().saturating_sub(CONSOLE_LINES)..];
-    if shown.is_empty() {
-        return;
-    }
-    // The error of a guest that died or did not boot quotes the console already.
-    if failure_shows_console {
-        return;
-    }
-    let count = shown.len();
-    indented(
-        out,
-        indent,
-        &format!("--- console of vm {} (last {count} lines) ---", tail.vm),
-    );
-    for line in shown {
-        let line = printable(line);
-        let panic = line.contains("Kernel panic");
-        indented(out, indent, &if panic { paint.red(&line) } else { line });
-    }
-}
-
-/// Console bytes may hold terminal control sequences, which must not act on this terminal.
-fn printable(line: &str) -> String {
-    line.chars()
-        .map(|c| {
-            if c.is_control() && c != '\t' {
-                '\u{fffd}'
-            } else {
-                c
-            }
-        })
-        .collect()
-}
-
 fn one_line(text: &str) -> String {
     text.replace('\n', "\\n")
 }
 
 /// Appends `text`, every line indented.
-fn indented(out: &mut String, indent: usize, text: &str) {
+pub(super) fn indented(out: &mut String, indent: usize, text: &str) {
     for line in text.lines() {
         let _ = writeln!(out, "{:indent$}{line}", "");
-    }
-}
-
-/// Colours, or none.
-struct Paint {
-    colours: bool,
-}
-
-impl Paint {
-    fn wrap(&self, code: &str, text: &str) -> String {
-        if self.colours {
-            format!("\x1b[{code}m{text}\x1b[0m")
-        } else {
-            text.to_owned()
-        }
-    }
-
-    fn red(&self, text: &str) -> String {
-        self.wrap("31", text)
-    }
-
-    fn green(&self, text: &str) -> String {
-        self.wrap("32", text)
-    }
-
-    fn yellow(&self, text: &str) -> String {
-        self.wrap("33", text)
-    }
-
-    fn dim(&self, text: &str) -> String {
-        self.wrap("2", text)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use provium_lua::FileReport;
+
+    use provium_lua::ConsoleTail;
 
     use super::*;
 
