@@ -93,10 +93,13 @@ pub(crate) fn problems_of(profile: &Profile, guests: &Guests, prepare: bool) -> 
             Err(problem) => problems.push(format!("profile {name}: {problem}")),
         }
     }
-    if let Some(rootfs) = &profile.rootfs
-        && let Err(problem) = readable(rootfs)
-    {
-        problems.push(line("rootfs", problem, "set it in provium.toml"));
+    if let Some(field) = profile.disk_field() {
+        let problem = "this version attaches no disks".to_owned();
+        problems.push(line(
+            field,
+            problem,
+            "put the files into an initramfs (`initrd`)",
+        ));
     }
     if profile.inject_agent {
         let from_env = std::env::var_os(OVERLAY).map(PathBuf::from);
@@ -124,10 +127,6 @@ fn file_of(
         _ if prepare => path().map(Some),
         _ => Ok(None),
     }
-}
-
-fn readable(path: &Path) -> Result<(), String> {
-    beginning(path).map(drop)
 }
 
 /// An initramfs or agent: a cpio archive, possibly compressed, as its first bytes say.

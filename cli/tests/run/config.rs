@@ -139,3 +139,19 @@ fn r070_a_config_error_points_at_its_place() {
         ran.stderr
     );
 }
+
+/// A guest that lacks a disk it was promised must not boot as if nothing were amiss.
+#[test]
+fn r077_r124_a_profile_with_disks_is_named() {
+    let profiles = "[profiles.r]\nkernel = \"k\"\nrootfs = \"root.img\"\n\
+                    [profiles.d]\nkernel = \"k\"\ndisks = [{ path = \"a.img\" }]\n";
+    let place = Place::with(&[("provium.toml", profiles), ("k", "no kernel")]);
+    let ran = place.run("doctor");
+    let said = ran.stdout + &ran.stderr;
+    for line in [
+        "profile r: rootfs: this version attaches no disks",
+        "profile d: disks: this version attaches no disks",
+    ] {
+        assert!(said.contains(line), "{line}\n{said}");
+    }
+}

@@ -101,6 +101,17 @@ pub struct Profile {
 pub const DEFAULT_MEMORY: u64 = 512 << 20;
 
 impl Profile {
+    /// The field that asks for a disk, if one does. Machines have no disks yet, and a guest that lacks one it was
+    /// promised must not boot as if nothing were amiss.
+    #[must_use]
+    pub fn disk_field(&self) -> Option<&'static str> {
+        match (&self.rootfs, &*self.disks) {
+            (Some(_), _) => Some("rootfs"),
+            (None, []) => None,
+            (None, _) => Some("disks"),
+        }
+    }
+
     /// Everything of it that a booted guest depends on, besides the content of kernel and initrd: two profiles
     /// with equal fingerprints boot the same from the same files. Paths of the project are left out.
     pub(crate) fn fingerprint(&self) -> String {

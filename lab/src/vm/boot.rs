@@ -243,6 +243,10 @@ impl VmCore {
     }
 }
 
+/// What is wrong with a profile that has disks.
+const NO_DISKS: &str = "this version attaches no disks; put the files into an initramfs (`initrd`), or into the guest \
+                        with the boot option `files`";
+
 /// A machine about to be started.
 pub(super) struct Plan {
     pub(super) config: MachineConfig,
@@ -255,6 +259,10 @@ impl Plan {
     pub(super) fn make(core: &VmCore, options: &BootOptions) -> Result<Self, Reason> {
         let (profile, harness) = (&core.profile, core.session.harness());
         let guests = harness.guests();
+        if let Some(field) = profile.disk_field() {
+            let text = format!("profile {}: {field}: {NO_DISKS}", profile.name);
+            return Err(Reason::Refused(text));
+        }
         let kernel = guests.kernel(&profile.kernel)?;
         require(&profile.name, "kernel", &kernel)?;
         let base = match &profile.initrd {
@@ -353,9 +361,7 @@ fn agent(profile: &Profile) -> Agent {
 /// An init that the profile names must be there, where that can be known before the boot (R-078).
 fn check_init(profile: &Profile, base: &Base) -> Result<(), Reason> {
     match &profile.init {
-        Some(init)
-            if profile.initrd.is_some() && profile.rootfs.is_none() && !base.contains(init) =>
-        {
+        Some(init) if profile.initrd.is_some() && !base.contains(init) => {
             let text = format!("profile {}: init {init} is not in the initrd", profile.name);
             Err(Reason::Refused(text))
         }
