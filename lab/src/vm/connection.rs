@@ -148,12 +148,13 @@ impl Connection {
             let reason = self.instance.stale_reason();
             return Err(Error::new(call, resource, Reason::Stale(reason)));
         }
-        if self.machine.state() == MachineState::Paused {
+        let machine = self.machine();
+        if machine.state() == MachineState::Paused {
             // It would wait for an answer until somebody resumes the guest (L-056).
             let refused = VmState::Paused.check(Need::Booted);
             refused.map_err(|reason| Error::new(call, resource, reason))?;
         }
-        if self.machine.is_suspended() {
+        if machine.is_suspended() {
             return Err(Error::new(call, resource, Reason::Suspended));
         }
         match self.link.down() {
@@ -164,7 +165,7 @@ impl Connection {
                 Reason::Stale(format!("the worker has ended: {cause}")),
             )),
             Some(_) => {
-                let link = self.instance.live_link(&self.machine()).await;
+                let link = self.instance.live_link(&machine).await;
                 link.map_err(|lost| self.instance.lost(call, resource, &lost))
             }
         }
@@ -232,7 +233,7 @@ impl Connection {
         }
         if self.worker {
             // A worker's link also goes down with its guest. Whether the guest lives on shows on the main link.
-            if let Err(last) = self.instance.live_link(&self.machine).await {
+            if let Err(last) = self.instance.live_link(&self.machine()).await {
                 return self.instance.lost(call, resource, &last.after(cause));
             }
             if let Some(error) = self.broken(call, resource) {
