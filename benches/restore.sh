@@ -71,7 +71,8 @@ if [[ -z ${running:-} ]]; then
     echo "restore.sh: no shell under QEMU in five tries; there is no reference to compare with" >&2
     exit 1
 fi
-printf 'stop\nmigrate "exec:cat > %s"\n' "$bench_tmp/qemu.image" >&4
+# Not stopped before: what is saved while stopped stays so when it is loaded.
+printf 'migrate "exec:cat > %s"\n' "$bench_tmp/qemu.image" >&4
 state=
 for ((t = 0; t < 600; t++)); do
     printf 'info migrate\n' >&4
@@ -86,7 +87,6 @@ for ((i = 0; i < 5; i++)); do
     start -incoming "exec:cat $bench_tmp/qemu.image"
     open 3 "$port"
     open 4 "$((port + 1))"
-    printf 'cont\n' >&4
     answer
     awk -v a="$from" -v b="$(now)" 'BEGIN { print (b - a) * 1000 }' >>"$bench_tmp/qemu"
     stop
