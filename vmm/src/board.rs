@@ -95,7 +95,8 @@ impl PowerSink for Fate {
             PowerEvent::PowerOff => shared.stop(StopCause::PowerOff),
             PowerEvent::Reset => shared.guest_reset(),
             PowerEvent::Panicked => shared.panic_port(),
-            PowerEvent::Suspend => shared.suspended(),
+            // Whoever waits for the guest looks at it again.
+            PowerEvent::Suspend => shared.bell.ring(),
             // The crash kernel will say itself what it has to say.
             PowerEvent::CrashLoaded => {}
         }

@@ -72,8 +72,6 @@ pub enum MachineEvent {
     },
     /// A panic line came out on the console, or the panic port was written (L-061).
     PanicSeen(String),
-    /// The guest has suspended to RAM (L-245).
-    Suspended,
 }
 
 /// A subscriber. It is called on the thread that caused the event and must return quickly; it may
@@ -143,10 +141,6 @@ impl Lifecycle {
         *lock(&self.panic) = None;
         self.boots.fetch_add(1, Ordering::AcqRel);
         self.tell(&MachineEvent::Restarted { by_guest });
-    }
-
-    pub(crate) fn suspended(&self) {
-        self.tell(&MachineEvent::Suspended);
     }
 
     /// Records a guest panic; only the first line of a boot is kept and told.

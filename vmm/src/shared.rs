@@ -99,12 +99,6 @@ impl Shared {
         }
     }
 
-    /// The guest has suspended to RAM: whoever waits for it has to know.
-    pub(crate) fn suspended(&self) {
-        self.life.suspended();
-        self.bell.ring();
-    }
-
     /// The guest wrote the panic port: the kernel has said on the console what it had to say.
     pub(crate) fn panic_port(&self) {
         let line = self

@@ -388,7 +388,7 @@ impl Facts {
                 };
                 self.new_epoch(who);
             }
-            MachineEvent::State(_) | MachineEvent::PanicSeen(_) | MachineEvent::Suspended => {}
+            MachineEvent::State(_) | MachineEvent::PanicSeen(_) => {}
         }
     }
 

@@ -52,12 +52,6 @@ fn l245_a_suspended_guest_stands_still_until_it_is_woken() {
     let kernel = Kernel::new(&asm.finish());
     for backend in backends() {
         let machine = start(&kernel, backend);
-        let told = Arc::new(AtomicBool::new(false));
-        let note = told.clone();
-        let _subscription = machine.subscribe(Box::new(move |event| {
-            let suspended = *event == MachineEvent::Suspended;
-            note.fetch_or(suspended, Ordering::SeqCst);
-        }));
         let end = machine.wait(None, Some(PATIENCE), || {
             machine.is_suspended().then_some(())
         });
@@ -78,8 +72,6 @@ fn l245_a_suspended_guest_stands_still_until_it_is_woken() {
         assert!(machine.wake() && !machine.wake(), "{backend}");
         assert_eq!(run_to_end(&machine), StopCause::PowerOff, "{backend}");
         assert_eq!(console(&machine), "asleep\nawake\n", "{backend}");
-        // On KVM it may have gone to sleep before anybody listened.
-        assert!(told.load(Ordering::SeqCst) || backend == provium_vmm::Backend::Kvm);
     }
 }
 
