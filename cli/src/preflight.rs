@@ -93,14 +93,7 @@ pub(crate) fn problems_of(profile: &Profile, guests: &Guests, prepare: bool) -> 
             Err(problem) => problems.push(format!("profile {name}: {problem}")),
         }
     }
-    if let Some(field) = profile.disk_field() {
-        let problem = "this version attaches no disks".to_owned();
-        problems.push(line(
-            field,
-            problem,
-            "put the files into an initramfs (`initrd`)",
-        ));
-    }
+    problems.extend(profile.disk_problem());
     if profile.inject_agent {
         let from_env = std::env::var_os(OVERLAY).map(PathBuf::from);
         let given = profile.agent_overlay_path.as_ref();

@@ -337,25 +337,25 @@ fn r125_a_boot_past_the_claim_or_the_pool_fails_with_the_numbers() {
     }
 }
 
+/// A fixture, and a file that uses it.
+const BASE: &str = "local vm = provium:vm('v', 'minimal', {memory = '128M'}):boot()
+    vm:write_file('/tmp/mark', 'made')
+    return vm:snapshot()";
+const USES_BASE: &str = "local vm = provium:vm_fixture('base')
+    test('it is there', function(t) t:assert_eq(vm:read_file('/tmp/mark'), 'made') end)";
+
 /// Two files want one fixture at the same time: one builds it, the other waits and is told for whom.
 #[test]
 fn e020_to_e027_vms_and_fixtures_are_told_with_all_fields() {
-    let uses = "local vm = provium:vm_fixture('base')
-        test('it is there', function(t) t:assert_eq(vm:read_file('/tmp/mark'), 'made') end)";
     let kitchen = Kitchen::with(&[
         (
             "provium.toml",
             "[provium]\nroots = ['.']\ncache_dir = 'cache'\n",
         ),
-        (
-            "base.fixture.lua",
-            "local vm = provium:vm('v', 'minimal', {memory = '128M'}):boot()
-             vm:write_file('/tmp/mark', 'made')
-             return vm:snapshot()",
-        ),
+        ("base.fixture.lua", BASE),
         ("broken.fixture.lua", "error('never made')"),
-        ("t/a.test.lua", uses),
-        ("t/b.test.lua", uses),
+        ("t/a.test.lua", USES_BASE),
+        ("t/b.test.lua", USES_BASE),
         ("t/c.test.lua", "provium:vm_fixture('broken')"),
     ]);
     let run = |line: &str| {
@@ -436,20 +436,13 @@ fn e020_to_e027_vms_and_fixtures_are_told_with_all_fields() {
 /// Two runs of one suite share the cache: one builds the fixture, the other takes it.
 #[test]
 fn r126_several_runs_share_the_cache() {
-    let uses = "local vm = provium:vm_fixture('base')
-        test('it is there', function(t) t:assert_eq(vm:read_file('/tmp/mark'), 'made') end)";
     let kitchen = Kitchen::with(&[
         (
             "provium.toml",
             "[provium]\nroots = ['.']\ncache_dir = 'cache'\n",
         ),
-        (
-            "base.fixture.lua",
-            "local vm = provium:vm('v', 'minimal', {memory = '128M'}):boot()
-             vm:write_file('/tmp/mark', 'made')
-             return vm:snapshot()",
-        ),
-        ("a.test.lua", uses),
+        ("base.fixture.lua", BASE),
+        ("a.test.lua", USES_BASE),
     ]);
     let start = |events: &str| {
         let line = format!("run a.test.lua --save-events {events}");

@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::process::Stdio;
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use crate::support::{Place, stream};
@@ -75,7 +76,7 @@ fn r062_an_interrupt_ends_the_run_in_order() {
 }
 
 /// The lines of a child's output as they come.
-fn lines(input: impl Read + Send + 'static) -> std::sync::mpsc::Receiver<String> {
+fn lines(input: impl Read + Send + 'static) -> Receiver<String> {
     use std::io::BufRead;
     let (tell, lines) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
@@ -90,7 +91,7 @@ fn lines(input: impl Read + Send + 'static) -> std::sync::mpsc::Receiver<String>
 }
 
 #[track_caller]
-fn wait_for(lines: &std::sync::mpsc::Receiver<String>, part: &str) {
+fn wait_for(lines: &Receiver<String>, part: &str) {
     let mut seen = String::new();
     loop {
         match lines.recv_timeout(Duration::from_secs(60)) {
@@ -112,15 +113,7 @@ fn r105_watch_runs_again_what_a_change_concerns() {
         ("b.test.lua", GOOD),
         ("lib/help.lua", "return 1"),
     ]);
-    let mut child = place
-        .command("run -j 1 --watch --save-events ev")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let out = lines(child.stdout.take().unwrap());
-    let err = lines(child.stderr.take().unwrap());
-    let child = Reaped(child);
+    let (child, out, err) = started(&place, "run -j 1 --watch --save-events ev");
     wait_for(&out, "2 file(s); 3 passed");
     wait_for(&err, "waiting for changes");
     place.write("lib/help.lua", "return 2");
@@ -141,6 +134,19 @@ fn r105_watch_runs_again_what_a_change_concerns() {
     unsafe { libc::kill(child.0.id().cast_signed(), libc::SIGINT) };
     let code = child.wait();
     assert_eq!(code, Some(1), "the last run's code");
+}
+
+/// Starts the program here: itself, and the lines of its two outputs as they come.
+fn started(place: &Place, line: &str) -> (Reaped, Receiver<String>, Receiver<String>) {
+    let mut command = place.command(line);
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let out = lines(child.stdout.take().unwrap());
+    let err = lines(child.stderr.take().unwrap());
+    (Reaped(child), out, err)
 }
 
 /// A child that does not outlive its test.
@@ -191,15 +197,10 @@ fn e040_a_socket_serves_the_run_and_is_gone_afterwards() {
 #[test]
 fn r106_e038_the_socket_and_its_clients_stay_and_files_hold_the_last_run() {
     let place = Place::with(&[("a.test.lua", GOOD)]);
-    let mut child = place
-        .command("run --watch --events-socket sock --save-events ev --junit j.xml")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let out = lines(child.stdout.take().unwrap());
-    let err = lines(child.stderr.take().unwrap());
-    let child = Reaped(child);
+    let (child, out, err) = started(
+        &place,
+        "run --watch --events-socket sock --save-events ev --junit j.xml",
+    );
     wait_for(&out, "1 file(s); 2 passed");
     wait_for(&err, "waiting for changes");
     let mut client = std::os::unix::net::UnixStream::connect(place.path().join("sock")).unwrap();

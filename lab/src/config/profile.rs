@@ -101,15 +101,20 @@ pub struct Profile {
 pub const DEFAULT_MEMORY: u64 = 512 << 20;
 
 impl Profile {
-    /// The field that asks for a disk, if one does. Machines have no disks yet, and a guest that lacks one it was
-    /// promised must not boot as if nothing were amiss.
+    /// What is wrong with a profile that asks for disks, naming the field: machines have none, and a guest that lacks
+    /// one it was promised must not boot as if nothing were amiss.
     #[must_use]
-    pub fn disk_field(&self) -> Option<&'static str> {
-        match (&self.rootfs, &*self.disks) {
-            (Some(_), _) => Some("rootfs"),
-            (None, []) => None,
-            (None, _) => Some("disks"),
-        }
+    pub fn disk_problem(&self) -> Option<String> {
+        let field = match (&self.rootfs, &*self.disks) {
+            (Some(_), _) => "rootfs",
+            (None, []) => return None,
+            (None, _) => "disks",
+        };
+        Some(format!(
+            "profile {}: {field}: this version attaches no disks; put the files into an initramfs (`initrd`), or into \
+             the guest with the boot option `files`",
+            self.name
+        ))
     }
 
     /// Everything of it that a booted guest depends on, besides the content of kernel and initrd (R-091): two profiles

@@ -243,10 +243,6 @@ impl VmCore {
     }
 }
 
-/// What is wrong with a profile that has disks.
-const NO_DISKS: &str = "this version attaches no disks; put the files into an initramfs (`initrd`), or into the guest \
-                        with the boot option `files`";
-
 /// A machine about to be started.
 pub(super) struct Plan {
     pub(super) config: MachineConfig,
@@ -259,9 +255,8 @@ impl Plan {
     pub(super) fn make(core: &VmCore, options: &BootOptions) -> Result<Self, Reason> {
         let (profile, harness) = (&core.profile, core.session.harness());
         let guests = harness.guests();
-        if let Some(field) = profile.disk_field() {
-            let text = format!("profile {}: {field}: {NO_DISKS}", profile.name);
-            return Err(Reason::Refused(text));
+        if let Some(problem) = profile.disk_problem() {
+            return Err(Reason::Refused(problem));
         }
         let kernel = guests.kernel(&profile.kernel)?;
         require(&profile.name, "kernel", &kernel)?;

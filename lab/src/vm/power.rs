@@ -95,24 +95,9 @@ impl Vm {
 
     /// Starts [`Vm::reset`].
     pub fn start_reset(&self) -> Pending<()> {
-        let call = "vm:reset";
-        let core = self.core.clone();
-        Pending::new(
-            self.core.session.world(),
-            call,
-            self.core.resource(),
-            async move {
-                core.check(call, Need::Booted)?;
-                let instance = core.live(call)?;
-                let machine = core.up_machine(call)?;
-                machine
-                    .reset()
-                    .map_err(|error| core.error(call, Reason::Machine(error)))?;
-                Connection::main(&instance, call, &core.resource())
-                    .await
-                    .map(drop)
-            },
-        )
+        self.start_again("vm:reset", |machine| {
+            machine.reset().map_err(Reason::Machine)
+        })
     }
 
     /// Wakes a guest that has suspended to RAM, and waits until its agent is back (L-245).
@@ -125,7 +110,21 @@ impl Vm {
 
     /// Starts [`Vm::wakeup`].
     pub fn start_wakeup(&self) -> Pending<()> {
-        let call = "vm:wakeup";
+        self.start_again("vm:wakeup", |machine| {
+            let why = "the guest has not suspended to RAM (`echo mem > /sys/power/state`)";
+            match machine.wake() {
+                true => Ok(()),
+                false => Err(Reason::Refused(why.to_owned())),
+            }
+        })
+    }
+
+    /// Does something to a booted machine after which its agent has to be met again.
+    fn start_again(
+        &self,
+        call: &'static str,
+        act: impl FnOnce(&Machine) -> Result<(), Reason> + Send + 'static,
+    ) -> Pending<()> {
         let core = self.core.clone();
         Pending::new(
             self.core.session.world(),
@@ -134,10 +133,8 @@ impl Vm {
             async move {
                 core.check(call, Need::Booted)?;
                 let instance = core.live(call)?;
-                if !core.up_machine(call)?.wake() {
-                    let why = "the guest has not suspended to RAM (`echo mem > /sys/power/state`)";
-                    return Err(core.error(call, Reason::Refused(why.to_owned())));
-                }
+                let machine = core.up_machine(call)?;
+                act(&machine).map_err(|reason| core.error(call, reason))?;
                 Connection::main(&instance, call, &core.resource())
                     .await
                     .map(drop)

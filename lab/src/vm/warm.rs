@@ -158,7 +158,7 @@ fn excluded(profile: &Profile, options: &BootOptions) -> Option<&'static str> {
             "PROVIUM_OVERLAY is set",
         ),
         (profile.init.is_some(), "its profile has an init"),
-        (profile.disk_field().is_some(), "its profile has disks"),
+        (profile.disk_problem().is_some(), "its profile has disks"),
     ];
     given
         .into_iter()
