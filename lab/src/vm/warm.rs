@@ -22,6 +22,7 @@ use provium_vmm::snapshot::{Fresh, Image, SaveTo, free_space};
 use provium_vmm::{Machine, MachineConfig};
 use serde::{Deserialize, Serialize};
 
+use super::cmdline::command_line;
 use super::boot::{Greeting, handshake, host_clock_ns};
 use super::instance::Instance;
 use super::options::BootOptions;
@@ -32,7 +33,7 @@ use crate::config::Profile;
 use crate::error::{Error, Reason, Result, with_causes};
 use crate::events::Booted;
 use crate::fixture::{Cache, FixtureKind, Inputs, Lock, boot_inputs};
-use crate::wait::{Either, Limit, both, lock};
+use crate::wait::{Either, GuestTimer, Limit, both, lock};
 
 /// Version of [`Kept`]; raised with every change.
 const VERSION: u32 = 1;
@@ -45,6 +46,10 @@ const LOOK: Duration = Duration::from_millis(5);
 
 /// A guest that goes on and has not answered for this long (in host time) is given up.
 const ANSWER: Duration = Duration::from_secs(20);
+
+/// The guest gets this much guest time to end what its boot has begun, so that not every VM that goes on from it has
+/// to. An idle one needs none of it.
+const SETTLE: Duration = Duration::from_millis(20);
 
 /// No state is kept if that left less than this on the disk, in bytes.
 const RESERVE: u64 = 1 << 30;
@@ -103,10 +108,16 @@ pub(super) async fn start(core: &VmCore, options: &BootOptions) -> Start {
     if let Some(why) = off.or_else(|| excluded(&core.profile, options)) {
         return cold(why.to_owned());
     }
-    let inputs = match boot_inputs(harness, &core.profile, options) {
+    let inputs = command_line(&core.profile, options, harness.backend(), None)
+        .map_err(|reason| reason.to_string())
+        .and_then(|line| {
+            let inputs = boot_inputs(harness, &core.profile, options, line);
+            inputs.map_err(|error| error.to_string())
+        });
+    let inputs = match inputs {
         Ok(inputs) => inputs,
         // The boot itself will find out and say so.
-        Err(error) => return cold(error.to_string()),
+        Err(error) => return cold(error),
     };
     let (cache, key) = (harness.fixtures(), inputs.key());
     let (world, since) = (core.session.world(), Instant::now());
@@ -442,6 +453,7 @@ impl Keep {
         }
         let connection = Connection::main(&instance, call, &core.resource()).await;
         let connection = connection.map_err(told)?;
+        GuestTimer::after(core.session.world(), &machine, SETTLE).await;
         let link = connection.link();
         // A guest that cannot be renewed is not kept.
         let limit = Limit::host(core.session.world(), ANSWER);

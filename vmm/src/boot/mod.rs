@@ -148,6 +148,18 @@ impl BootInfo {
     }
 }
 
+/// Stands for what every guest is told of the machine: a guest that has booted on another one is
+/// not a guest of this one.
+#[must_use]
+pub fn platform_id() -> u32 {
+    let slots: Vec<Slot> = (0..).map_while(layout::virtio_slot).collect();
+    let tables = acpi::build(&AcpiConfig {
+        cpus: 1,
+        virtio_slots: &slots,
+    });
+    crc32fast::hash(&tables.bytes)
+}
+
 /// Writes everything that the guest needs to boot into `memory`, which must be all zero.
 ///
 /// What can be wrong with the configuration is found before the first write.
