@@ -92,6 +92,12 @@ impl CodeCache {
         self.granules[page] != 0
     }
 
+    /// The physical pages that hold decoded code, ascending.
+    pub(crate) fn pages_with_code(&self) -> impl Iterator<Item = usize> + '_ {
+        let granules = self.granules.iter().enumerate();
+        granules.filter_map(|(page, mask)| (*mask != 0).then_some(page))
+    }
+
     /// Whether any of `len` bytes from `offset` is near an instruction.
     pub(crate) fn hit(&self, page: usize, offset: usize, len: usize) -> bool {
         let mask = self.granules[page];

@@ -248,6 +248,24 @@ impl Complex {
         }
     }
 
+    /// Guest-physical addresses of the pages that hold decoded code, ascending.
+    pub fn code_pages(&self) -> impl Iterator<Item = u64> + '_ {
+        let shared = &self.shared;
+        let pages = shared.code.pages_with_code();
+        pages.filter_map(|page| shared.ram.address(page))
+    }
+
+    /// Goes on with what `before` has decoded: a package over the same RAM, whose content is the
+    /// same wherever [`Complex::code_pages`] of `before` says. Only for a package that has not run.
+    pub fn adopt_code(&mut self, before: &mut Complex) {
+        std::mem::swap(&mut self.shared.code, &mut before.shared.code);
+    }
+
+    /// Drops all decoded code.
+    pub fn forget_code(&mut self) {
+        self.shared.code.clear();
+    }
+
     /// Realtime at tick 0, in nanoseconds since 1970, for kvmclock's wall clock.
     pub fn set_wall_clock(&mut self, ns: i64) {
         self.shared.wall_clock = ns;

@@ -62,6 +62,19 @@ impl Ram {
         None
     }
 
+    /// Guest-physical address of a page by its number; the reverse of [`Self::page`].
+    pub(crate) fn address(&self, page: usize) -> Option<u64> {
+        let mut before = 0;
+        for r in &self.regions {
+            let pages = (r.len >> 12) as usize;
+            if page - before < pages {
+                return Some(r.gpa + ((page - before) as u64) * 4096);
+            }
+            before += pages;
+        }
+        None
+    }
+
     /// Pages in all regions.
     pub(crate) fn pages(&self) -> usize {
         self.pages

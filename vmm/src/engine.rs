@@ -13,6 +13,15 @@ use crate::shared::Shared;
 use crate::snapshot::EngineState;
 use crate::vcpu::{VcpuError, VcpuState};
 
+/// What becomes of RAM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MemoryChange {
+    /// Pages that were written go back to the image under them; the others stay.
+    Rewound,
+    /// All of it becomes something else.
+    Replaced,
+}
+
 /// A backend's part of one machine.
 pub(crate) trait Engine: Send + Sync {
     /// Puts the vCPUs and interrupt controllers into power-on state with the boot processor at the
@@ -28,8 +37,12 @@ pub(crate) trait Engine: Send + Sync {
     /// Everything of vCPUs and interrupt controllers. The machine is paused.
     fn save(&self) -> Result<EngineState, Error>;
 
+    /// RAM is about to change as a whole; the machine is paused. What was decoded of it stays good
+    /// where it stays the same.
+    fn memory_changes(&self, change: MemoryChange);
+
     /// Puts back what `save` of either backend gave. The machine is paused, its clock set, its
-    /// memory that of the snapshot.
+    /// memory that of the snapshot, announced by [`Engine::memory_changes`].
     fn load(&self, state: &EngineState) -> Result<(), Error>;
 
     /// Guest instructions retired, where the backend counts them.

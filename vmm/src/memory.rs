@@ -108,30 +108,87 @@ const PRESENT: u64 = 1 << 63;
 const SWAPPED: u64 = 1 << 62;
 const OF_FILE: u64 = 1 << 61;
 
-/// Calls `page` with the linear offset of each page that this process has a copy of its own of:
-/// everything written, in memory without an image, and everything written since in memory with one.
-/// The host's kernel keeps these books anyway, for guests on either backend.
-pub(crate) fn for_each_own_page(memory: &GuestMemory, mut page: impl FnMut(u64)) -> io::Result<()> {
+/// The host kernel's books on this process's pages. It keeps them anyway, for guests on either
+/// backend.
+struct Pagemap {
+    file: File,
+    buffer: Vec<u8>,
+}
+
+impl Pagemap {
+    /// Most entries that are read at once.
     const ENTRIES: usize = 8192;
-    let pagemap = File::open("/proc/self/pagemap")?;
-    let mut buffer = vec![0; ENTRIES * 8];
-    let mut start = 0;
-    for region in memory.iter() {
-        let first = region.as_ptr() as u64 / PAGE_SIZE as u64;
-        let pages = region.size() / PAGE_SIZE;
-        for at in (0..pages).step_by(ENTRIES) {
-            let count = ENTRIES.min(pages - at);
-            let bytes = &mut buffer[..count * 8];
-            pagemap.read_exact_at(bytes, (first + at as u64) * 8)?;
+
+    fn open() -> io::Result<Self> {
+        Ok(Self {
+            file: File::open("/proc/self/pagemap")?,
+            buffer: vec![0; Self::ENTRIES * 8],
+        })
+    }
+
+    /// Calls `own` with the index of each of `count` pages from `address` on that this process has a
+    /// copy of its own of.
+    fn for_each_own(
+        &mut self,
+        address: *const u8,
+        count: usize,
+        mut own: impl FnMut(usize),
+    ) -> io::Result<()> {
+        let first = address as u64 / PAGE_SIZE as u64;
+        for at in (0..count).step_by(Self::ENTRIES) {
+            let entries = Self::ENTRIES.min(count - at);
+            let bytes = &mut self.buffer[..entries * 8];
+            self.file.read_exact_at(bytes, (first + at as u64) * 8)?;
             for (index, entry) in bytes.chunks_exact(8).enumerate() {
                 let entry = entry.iter().rev().fold(0, |e, b| e << 8 | u64::from(*b));
-                let own = entry & SWAPPED != 0 || entry & (PRESENT | OF_FILE) == PRESENT;
-                if own {
-                    page(start + ((at + index) * PAGE_SIZE) as u64);
+                if entry & SWAPPED != 0 || entry & (PRESENT | OF_FILE) == PRESENT {
+                    own(at + index);
                 }
             }
         }
+        Ok(())
+    }
+}
+
+/// Calls `page` with the linear offset of each page that this process has a copy of its own of:
+/// everything written, in memory without an image, and everything written since in memory with one.
+pub(crate) fn for_each_own_page(memory: &GuestMemory, mut page: impl FnMut(u64)) -> io::Result<()> {
+    let mut pagemap = Pagemap::open()?;
+    let mut start = 0;
+    for region in memory.iter() {
+        pagemap.for_each_own(region.as_ptr(), region.size() / PAGE_SIZE, |index| {
+            page(start + (index * PAGE_SIZE) as u64);
+        })?;
         start += region.len();
+    }
+    Ok(())
+}
+
+/// As [`for_each_own_page`], but looks only at the pages at `addresses` (guest-physical,
+/// ascending), and tells the addresses: the cost is that of those pages, however much RAM there is.
+pub(crate) fn for_each_own_page_of(
+    memory: &GuestMemory,
+    addresses: &[u64],
+    mut page: impl FnMut(u64),
+) -> io::Result<()> {
+    /// Pages this close to each other are read at once.
+    const NEAR: u64 = 64 * PAGE_SIZE as u64;
+    let mut pagemap = Pagemap::open()?;
+    for region in memory.iter() {
+        let inside = region.start_addr().0..region.start_addr().0 + region.len();
+        let from = addresses.partition_point(|address| *address < inside.start);
+        let to = addresses.partition_point(|address| *address < inside.end);
+        for near in addresses[from..to].chunk_by(|a, b| b - a < NEAR) {
+            let (first, last) = (near[0], near[near.len() - 1]);
+            let host = region.as_ptr().wrapping_add((first - inside.start) as usize);
+            let count = (last - first) as usize / PAGE_SIZE + 1;
+            pagemap.for_each_own(host, count, |index| {
+                let address = first + (index * PAGE_SIZE) as u64;
+                if near.binary_search(&address).is_ok() {
+                    page(address);
+                }
+            })?;
+        }
     }
     Ok(())
 }
@@ -231,6 +288,10 @@ mod tests {
         // Zero pages that were only read may count too; pages of the file do not.
         assert!(own.contains(&0x4000) && own.contains(&0xf_f000), "{own:x?}");
         assert!(!own.contains(&0x10_0000), "{own:x?}");
+        let mut told = Vec::new();
+        let asked = [0x4000, 0x5000, 0xf_f000, 0x100_0000];
+        for_each_own_page_of(&memory, &asked, |page| told.push(page)).unwrap();
+        assert_eq!((told.first(), told.last()), (Some(&0x4000), Some(&0xf_f000)));
         rewind(&memory).unwrap();
         assert_eq!([read(0x4000), read(0xf_f123), read(0x100_0000)], [0, 1, 2]);
         wipe(&memory).unwrap();

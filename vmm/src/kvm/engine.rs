@@ -17,7 +17,7 @@ use crate::boot::BootInfo;
 use crate::clock::MachineClock;
 use crate::control::Go;
 use crate::cpuid;
-use crate::engine::{Engine, Parts, chain, restart};
+use crate::engine::{Engine, MemoryChange, Parts, chain, restart};
 use crate::error::Error;
 use crate::lifecycle::StopCause;
 use crate::snapshot::EngineState;
@@ -305,6 +305,10 @@ impl Engine for KvmEngine {
         }
         *lock(&self.frozen) = Some(Frozen { clock, timers });
         Ok(())
+    }
+
+    fn memory_changes(&self, _: MemoryChange) {
+        // The processor sees to its own caches.
     }
 
     fn instructions(&self) -> Option<u64> {

@@ -10,6 +10,7 @@ use super::image::Image;
 use super::state::MachineState;
 use super::writer::{Content, SaveTo, save};
 use crate::config::{Backend, MachineConfig};
+use crate::engine::MemoryChange;
 use crate::error::Error;
 use crate::lifecycle::MachineState as Life;
 use crate::loader::Loader;
@@ -182,6 +183,7 @@ impl Machine {
         let mut under = under(shared);
         match &*under {
             Some(there) if Arc::ptr_eq(there, image) => {
+                self.engine().memory_changes(MemoryChange::Rewound);
                 memory::rewind(&shared.memory).map_err(|source| SnapshotError::Io {
                     path: image.display_path(),
                     step: "going back to it",
@@ -189,6 +191,7 @@ impl Machine {
                 })?;
             }
             _ => {
+                self.engine().memory_changes(MemoryChange::Replaced);
                 image.map(&shared.memory)?;
                 if shared.config.mergeable {
                     memory::mark_mergeable(&shared.memory);

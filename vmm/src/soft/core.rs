@@ -11,12 +11,13 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use provium_devices::Clock;
+use provium_devices::dirty::PAGE_SIZE;
 
 use super::cpus::SoftCpus;
 use super::ioapic::{IoApic, Pins};
 use crate::boot::BootInfo;
 use crate::cpuid;
-use crate::engine::Parts;
+use crate::engine::{MemoryChange, Parts};
 use crate::error::Error;
 use crate::layout::{VIRTIO_MMIO_SIZE, VIRTIO_MMIO_START, VIRTIO_SLOTS};
 use crate::memory;
@@ -160,10 +161,27 @@ impl Core {
         })
     }
 
-    /// Puts a saved state back, into fresh processors: memory is another, and with it all that
-    /// they had decoded.
+    /// Drops decoded code that is about to change with RAM.
+    pub(super) fn memory_changes(&mut self, change: MemoryChange) {
+        let complex = self.cpus.complex();
+        if change == MemoryChange::Rewound {
+            let pages: Vec<u64> = complex.code_pages().collect();
+            let written = memory::for_each_own_page_of(&self.parts.shared.memory, &pages, |page| {
+                complex.code_written(page, PAGE_SIZE as u64);
+            });
+            if written.is_ok() {
+                return;
+            }
+            // Without the kernel's books, everything may have been written.
+        }
+        complex.forget_code();
+    }
+
+    /// Puts a saved state back, into fresh processors that keep what is still good of the code
+    /// that those before have decoded.
     pub(super) fn load(&mut self, state: &EngineState) -> Result<(), Error> {
         let mut cpus = new_cpus(&self.parts);
+        cpus.complex().adopt_code(self.cpus.complex());
         let now = self.parts.shared.clock.now_ns();
         for (index, vcpu) in state.vcpus.iter().enumerate() {
             cpus.complex().set_ticks(index, now);
@@ -185,8 +203,8 @@ impl Core {
         self.last = state.last_turn.min(state.vcpus.len().saturating_sub(1));
         self.retired_before = state.instructions.unwrap_or(0);
         self.unknown_before.clear();
-        // Marks of what was written before.
-        memory::drain_dirty(&self.parts.shared.memory, |_, _| {});
+        // What devices have written, before and while they were put back.
+        self.note_foreign_writes();
         Ok(())
     }
 

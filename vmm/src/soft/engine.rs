@@ -10,7 +10,7 @@ use super::ioapic::{IoApic, Pins};
 use crate::boot::BootInfo;
 use crate::config::Backend;
 use crate::control::Go;
-use crate::engine::{Engine, Parts, restart};
+use crate::engine::{Engine, MemoryChange, Parts, restart};
 use crate::error::Error;
 use crate::lifecycle::StopCause;
 use crate::snapshot::EngineState;
@@ -82,6 +82,10 @@ impl Engine for SoftEngine {
 
     fn save(&self) -> Result<EngineState, Error> {
         lock(&self.core).save()
+    }
+
+    fn memory_changes(&self, change: MemoryChange) {
+        lock(&self.core).memory_changes(change);
     }
 
     fn load(&self, state: &EngineState) -> Result<(), Error> {
