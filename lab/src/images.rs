@@ -55,7 +55,7 @@ impl Images {
         match known {
             Some(image) => Ok(image),
             None => {
-                let image = Image::open(path)?;
+                let image = Image::open_with(path, &|base| self.open(base))?;
                 self.add(&image);
                 Ok(image)
             }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
+use provium_vmm::snapshot::Extent;
 use tempfile::TempDir;
 
 use crate::error::{Error, Reason, Result};
@@ -56,6 +57,13 @@ pub(crate) trait Closable: Send + Sync {
 /// How long closing one resource may take before its VM counts as silent (L-221).
 const CLOSE_LIMIT: Duration = Duration::from_secs(6);
 
+/// Where snapshots without a path of their own lie.
+struct Temporary {
+    dir: TempDir,
+    /// What is made there is put elsewhere and used after the session.
+    outlived: bool,
+}
+
 /// What the handles of one test file share.
 pub(crate) struct SessionCore {
     harness: Arc<Harness>,
@@ -67,7 +75,7 @@ pub(crate) struct SessionCore {
     state: Mutex<State>,
     site: Mutex<Option<SiteFinder>>,
     /// Where snapshots without a path of their own lie; gone with the session (L-204).
-    temp: OnceLock<TempDir>,
+    temp: OnceLock<Temporary>,
     /// Snapshots taken of VMs of this session.
     snapshots: Mutex<Vec<Snapshot>>,
 }
@@ -202,8 +210,8 @@ impl SessionCore {
 
     /// The directory for snapshots that end with the file.
     pub(crate) fn temp_dir(&self) -> Result<PathBuf, Reason> {
-        if let Some(dir) = self.temp.get() {
-            return Ok(dir.path().to_owned());
+        if let Some(temp) = self.temp.get() {
+            return Ok(temp.dir.path().to_owned());
         }
         let made = tempfile::Builder::new().prefix("provium-").tempdir();
         let made = made.map_err(|source| Reason::Host {
@@ -211,7 +219,20 @@ impl SessionCore {
             path: std::env::temp_dir(),
             source,
         })?;
-        Ok(self.temp.get_or_init(|| made).path().to_owned())
+        let temp = self.temp.get_or_init(|| Temporary {
+            dir: made,
+            outlived: false,
+        });
+        Ok(temp.dir.path().to_owned())
+    }
+
+    /// How much of a VM goes into a snapshot there: as little as will do, unless what is made there is to be used
+    /// elsewhere.
+    pub(crate) fn temp_extent(&self) -> Extent<'static> {
+        match self.temp.get() {
+            Some(temp) if temp.outlived => Extent::Whole,
+            _ => Extent::Little,
+        }
     }
 
     /// A name in it that nobody uses.
@@ -239,7 +260,7 @@ impl SessionCore {
         if self
             .temp
             .get()
-            .is_some_and(|dir| path.starts_with(dir.path()))
+            .is_some_and(|temp| path.starts_with(temp.dir.path()))
         {
             return Some(found);
         }
@@ -313,8 +334,9 @@ impl Session {
     /// Puts snapshots without a path of their own into `dir` instead of a directory of the session's own; for a
     /// fixture's build, whose result is to stay on the cache's file system. Without effect once there is one.
     pub fn use_temp_dir(&self, dir: TempDir) {
+        let outlived = true;
         // The first one stays.
-        let _other = self.core.temp.set(dir);
+        let _other = self.core.temp.set(Temporary { dir, outlived });
     }
 
     /// What its waits run; interrupt it to break them off (L-221).
@@ -374,8 +396,8 @@ impl Session {
         let mut problems = self.leave_scope();
         problems.extend(self.close_from(0, &self.root));
         lock(&self.core.snapshots).clear();
-        if let Some(dir) = self.core.temp.get() {
-            for entry in std::fs::read_dir(dir.path())
+        if let Some(temp) = self.core.temp.get() {
+            for entry in std::fs::read_dir(temp.dir.path())
                 .into_iter()
                 .flatten()
                 .flatten()

@@ -227,7 +227,16 @@ impl<'a> Wanted<'a> {
                     ))
                 };
                 let (made, from) = match returned(&value) {
-                    Returned::Snapshot(snapshot) => (FixtureKind::Vm, snapshot.path().to_owned()),
+                    Returned::Snapshot(snapshot) => {
+                        if let Some(base) = snapshot.base() {
+                            return Err(Fault(format!(
+                                "fixture {name}: returned a snapshot that holds only what changed since {}; \
+                                 take it without a base",
+                                base.display()
+                            )));
+                        }
+                        (FixtureKind::Vm, snapshot.path().to_owned())
+                    }
                     Returned::Lab(snapshot) => (FixtureKind::Lab, snapshot.path().to_owned()),
                     Returned::Path(path) => (FixtureKind::Lab, file.host_path(path.as_bytes())),
                     Returned::Vm(_) | Returned::Other => {

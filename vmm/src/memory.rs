@@ -56,38 +56,40 @@ pub(crate) fn wipe(memory: &GuestMemory) -> Result<(), Error> {
     Ok(())
 }
 
-/// Lays an image under all RAM: `runs` (linear ranges, ascending, of whole pages) come from `file`,
-/// where linear offset 0 is at `base`; the rest is zero. Nothing is read here, and pages are copied
-/// only when they are written.
-pub(crate) fn map_image(
+/// A linear range of RAM, of whole pages, and the bytes that are to lie under it.
+#[derive(Clone)]
+pub(crate) struct Layer<'a> {
+    pub(crate) range: Range<u64>,
+    /// A file and where in it the range begins; zeroes without one.
+    pub(crate) from: Option<(&'a File, u64)>,
+}
+
+/// Lays an image, or parts of it, under RAM. Nothing is read here, and pages are copied only when
+/// they are written. Each layer is in place at once, so that a failure leaves every byte as it was
+/// or as it is to be.
+pub(crate) fn lay<'a>(
     memory: &GuestMemory,
-    file: &File,
-    base: u64,
-    runs: &[Range<u64>],
+    layers: impl Iterator<Item = Layer<'a>> + Clone,
 ) -> io::Result<()> {
+    let size = |len| usize::try_from(len).map_err(|_| io::ErrorKind::InvalidInput);
     let mut start = 0;
     for region in memory.iter() {
-        let len = region.len();
-        replace(region.as_ptr(), region.size(), None)?;
-        for run in runs {
-            let (from, to) = (run.start.max(start), run.end.min(start + len));
+        let end = start + region.len();
+        for layer in layers.clone() {
+            let (from, to) = (layer.range.start.max(start), layer.range.end.min(end));
             if from < to {
-                let into =
-                    usize::try_from(from - start).map_err(|_| io::ErrorKind::InvalidInput)?;
-                let size = usize::try_from(to - from).map_err(|_| io::ErrorKind::InvalidInput)?;
-                replace(
-                    region.as_ptr().wrapping_add(into),
-                    size,
-                    Some((file, base + from)),
-                )?;
+                let into = region.as_ptr().wrapping_add(size(from - start)?);
+                let skipped = from - layer.range.start;
+                let source = layer.from.map(|(file, at)| (file, at + skipped));
+                replace(into, size(to - from)?, source)?;
             }
         }
-        start += len;
+        start = end;
     }
     Ok(())
 }
 
-/// Drops every page that was written since [`map_image`]: all RAM is the image's again. The cost is
+/// Drops every page that was written since [`lay`]: all RAM is the image's again. The cost is
 /// that of the pages touched.
 pub(crate) fn rewind(memory: &GuestMemory) -> io::Result<()> {
     for region in memory.iter() {
@@ -180,7 +182,9 @@ pub(crate) fn for_each_own_page_of(
         let to = addresses.partition_point(|address| *address < inside.end);
         for near in addresses[from..to].chunk_by(|a, b| b - a < NEAR) {
             let (first, last) = (near[0], near[near.len() - 1]);
-            let host = region.as_ptr().wrapping_add((first - inside.start) as usize);
+            let host = region
+                .as_ptr()
+                .wrapping_add((first - inside.start) as usize);
             let count = (last - first) as usize / PAGE_SIZE + 1;
             pagemap.for_each_own(host, count, |index| {
                 let address = first + (index * PAGE_SIZE) as u64;
@@ -277,8 +281,13 @@ mod tests {
         let pages = [[1u8; 4096], [2; 4096]].concat();
         file.write_all_at(&pages, 0x1000 + 0xf_f000).unwrap();
         // The last page of the first region and the first of the second.
-        let across = std::slice::from_ref(&(0xf_f000..0x10_1000));
-        map_image(&memory, &file, 0x1000, across).unwrap();
+        let layers = [
+            (0..0xf_f000, None),
+            (0xf_f000..0x10_1000, Some((&file, 0x1000 + 0xf_f000))),
+            (0x10_1000..0x10_4000, None),
+        ];
+        let layers = layers.map(|(range, from)| Layer { range, from });
+        lay(&memory, layers.into_iter()).unwrap();
         let read = |address| memory.read_obj::<u8>(GuestAddress(address)).unwrap();
         assert_eq!([read(0x5000), read(0xf_f123), read(0x100_0000)], [0, 1, 2]);
         memory.write_obj(7u8, GuestAddress(0xf_f123)).unwrap();
@@ -291,7 +300,10 @@ mod tests {
         let mut told = Vec::new();
         let asked = [0x4000, 0x5000, 0xf_f000, 0x100_0000];
         for_each_own_page_of(&memory, &asked, |page| told.push(page)).unwrap();
-        assert_eq!((told.first(), told.last()), (Some(&0x4000), Some(&0xf_f000)));
+        assert_eq!(
+            (told.first(), told.last()),
+            (Some(&0x4000), Some(&0xf_f000))
+        );
         rewind(&memory).unwrap();
         assert_eq!([read(0x4000), read(0xf_f123), read(0x100_0000)], [0, 1, 2]);
         wipe(&memory).unwrap();

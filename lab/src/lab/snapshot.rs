@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use provium_vmm::MachineState;
-use provium_vmm::snapshot::SaveTo;
+use provium_vmm::snapshot::{Extent, SaveTo};
 use serde::{Deserialize, Serialize};
 
 use super::{Lab, Member, MemberKind, Need};
@@ -275,11 +275,11 @@ impl Lab {
                     let file = format!("{}.snap", vm.name());
                     if up.is_some() {
                         let path = dir.join(&file);
-                        let to = match durable {
-                            true => SaveTo::Durable(&path),
-                            false => SaveTo::Scratch(&path),
+                        let (to, extent) = match durable {
+                            true => (SaveTo::Durable(&path), Extent::Whole),
+                            false => (SaveTo::Scratch(&path), self.0.session.temp_extent()),
                         };
-                        vm.core().save_as(call, to, state)?;
+                        vm.core().save_as(call, to, extent, state)?;
                     }
                     Record::Vm {
                         name: vm.name().to_owned(),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
 use provium_protocol::{Amount, ops};
-use provium_vmm::snapshot::{Fresh, Image, SaveTo};
+use provium_vmm::snapshot::{Extent, Fresh, Image, SaveTo};
 use provium_vmm::{BootFiles, Machine, MachineConfig};
 
 use super::boot::{Booting, Greeting, Plan, handshake};
@@ -54,6 +54,12 @@ impl Snapshot {
     pub fn delete(&self) {
         // It may be gone already.
         let _gone = fs::remove_file(&self.path);
+    }
+
+    /// The snapshot that this one is of use only together with.
+    #[must_use]
+    pub fn base(&self) -> Option<&Path> {
+        self.image.base()?.path()
     }
 
     /// The VM's memory in bytes.
@@ -109,28 +115,35 @@ impl std::fmt::Display for Offender {
 
 impl Vm {
     /// Saves it: memory, vCPUs, devices, clock, console log. Without `path` into a file that vanishes with the test
-    /// file. Refused while streams of it are live or operations under way (L-079, L-206).
+    /// file, which holds no more than what changed if the VM goes on from a snapshot. Refused while streams of it are
+    /// live or operations under way (L-079, L-206).
     pub fn snapshot(&self, path: Option<&Path>) -> Result<Snapshot> {
-        self.start_snapshot(path).wait()
+        self.start_snapshot(path, None).wait()
     }
 
-    /// Starts [`Vm::snapshot`].
-    pub fn start_snapshot(&self, path: Option<&Path>) -> Pending<Snapshot> {
+    /// As [`Vm::snapshot`], but holding only what changed since `base`, from which the VM must go on. It is of use
+    /// only together with that.
+    pub fn snapshot_since(&self, path: Option<&Path>, base: RestoreFrom) -> Result<Snapshot> {
+        self.start_snapshot(path, Some(base)).wait()
+    }
+
+    /// Starts [`Vm::snapshot`] or [`Vm::snapshot_since`].
+    pub fn start_snapshot(
+        &self,
+        path: Option<&Path>,
+        base: Option<RestoreFrom>,
+    ) -> Pending<Snapshot> {
         let call = "vm:snapshot";
         let (core, path) = (self.core().clone(), path.map(Path::to_owned));
         let world = core.session.world().clone();
         Pending::new(&world, call, core.resource(), async move {
             core.check(call, Need::Up)?;
             refuse_offenders(call, &core.session, &[&core])?;
+            let base = base
+                .map(|base| core.find_snapshot(call, base))
+                .transpose()?;
             core.quiesce(call).await?;
-            let saved = match &path {
-                Some(path) => core.save(call, SaveTo::Durable(path)),
-                None => core
-                    .session
-                    .temp_path(&core.name, "snap")
-                    .map_err(|reason| core.error(call, reason))
-                    .and_then(|path| core.save(call, SaveTo::Scratch(&path))),
-            };
+            let saved = core.save_to(call, path.as_deref(), base.as_ref());
             core.unquiesce(call).await?;
             saved
         })
@@ -146,7 +159,11 @@ impl Vm {
             core.check(call, Need::Up)?;
             refuse_offenders(call, &core.session, &[&core])?;
             core.quiesce(call).await?;
-            let saved = core.save(call, SaveTo::Nameless(&std::env::temp_dir()));
+            let saved = core.save(
+                call,
+                SaveTo::Nameless(&std::env::temp_dir()),
+                Extent::Little,
+            );
             core.unquiesce(call).await?;
             saved.map(|snapshot| Snapshot {
                 // Other sessions use it.
@@ -190,7 +207,7 @@ impl Vm {
             let dir = core.session.temp_dir();
             let saved = dir
                 .map_err(|reason| core.error(call, reason))
-                .and_then(|dir| core.save(call, SaveTo::Nameless(&dir)));
+                .and_then(|dir| core.save(call, SaveTo::Nameless(&dir), Extent::Little));
             core.unquiesce(call).await?;
             let mut snapshot = saved?;
             // Somebody else's handles are not the fork's.
@@ -265,9 +282,34 @@ impl VmCore {
             .await
     }
 
+    /// Writes the image of a VM that is quiet to `path`, or into a file that vanishes with the session.
+    fn save_to(
+        self: &Arc<Self>,
+        call: &'static str,
+        path: Option<&Path>,
+        base: Option<&Snapshot>,
+    ) -> Result<Snapshot> {
+        let temporary;
+        let (to, extent) = match path {
+            Some(path) => (SaveTo::Durable(path), Extent::Whole),
+            None => {
+                let path = self.session.temp_path(&self.name, "snap");
+                temporary = path.map_err(|reason| self.error(call, reason))?;
+                (SaveTo::Scratch(&temporary), self.session.temp_extent())
+            }
+        };
+        let extent = base.map_or(extent, |base| Extent::Since(&base.image));
+        self.save(call, to, extent)
+    }
+
     /// Writes the image of a VM that is quiet.
-    pub(crate) fn save(self: &Arc<Self>, call: &'static str, to: SaveTo<'_>) -> Result<Snapshot> {
-        self.save_as(call, to, self.state())
+    fn save(
+        self: &Arc<Self>,
+        call: &'static str,
+        to: SaveTo<'_>,
+        extent: Extent<'_>,
+    ) -> Result<Snapshot> {
+        self.save_as(call, to, extent, self.state())
     }
 
     /// The same for one whose state is to be recorded as `state`.
@@ -275,6 +317,7 @@ impl VmCore {
         self: &Arc<Self>,
         call: &'static str,
         to: SaveTo<'_>,
+        extent: Extent<'_>,
         state: VmState,
     ) -> Result<Snapshot> {
         let instance = self.live(call)?;
@@ -284,7 +327,7 @@ impl VmCore {
         let owner = Record::encode(name, profile, state, agent, &instance.options)
             .map_err(|error| self.error(call, Reason::Refused(error.to_string())))?;
         let image = machine
-            .save(to, &owner)
+            .save(to, extent, &owner)
             .map_err(|error| self.error(call, Reason::Machine(error)))?;
         let origin = Arc::new(Origin {
             vm: self.id,

@@ -18,12 +18,12 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use provium_protocol::{Amount, ops};
-use provium_vmm::snapshot::{Fresh, Image, SaveTo, free_space};
+use provium_vmm::snapshot::{Extent, Fresh, Image, SaveTo, free_space};
 use provium_vmm::{Machine, MachineConfig};
 use serde::{Deserialize, Serialize};
 
-use super::cmdline::command_line;
 use super::boot::{Greeting, handshake, host_clock_ns};
+use super::cmdline::command_line;
 use super::instance::Instance;
 use super::options::BootOptions;
 use super::snapshot::boot_later;
@@ -492,7 +492,7 @@ fn save(machine: &Machine, boot_id: &[u8; 16], path: &Path) -> Result<Arc<Image>
         boot_id_at,
     };
     let owner = serde_json::to_vec(&kept).map_err(|error| error.to_string())?;
-    let saved = machine.save(SaveTo::Scratch(path), &owner);
+    let saved = machine.save(SaveTo::Scratch(path), Extent::Whole, &owner);
     saved.map_err(|error| with_causes(&error))
 }
 

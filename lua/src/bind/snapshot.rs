@@ -15,13 +15,22 @@ pub(crate) const TABLE: &[Native] = &[
     Native {
         class: "VM",
         call: "vm:snapshot",
-        signature: "(path?: string): Snapshot",
+        signature: "(path?: string, base?: Snapshot|string): Snapshot",
         doc: "Saves memory, CPUs, devices, clock and console. Without a path it lasts until the \
-              end of the file. Refused while streams of the VM are live.",
+              end of the file. With a base, from which the VM must go on, it holds only what \
+              changed since and is of use together with that one. Refused while streams of the \
+              VM are live.",
         run: |cx, args| {
             let vm = args.vm()?;
             let path = host_path(cx, args, "path")?;
-            cx.later(vm.start_snapshot(path.as_deref()), |cx, snapshot| {
+            let base = match args.peek().is_nil() {
+                true => {
+                    args.next();
+                    None
+                }
+                false => Some(restore_from(cx, args, "base")?),
+            };
+            cx.later(vm.start_snapshot(path.as_deref(), base), |cx, snapshot| {
                 cx.handle(Object::Snapshot(snapshot))
             })
         },
@@ -33,13 +42,7 @@ pub(crate) const TABLE: &[Native] = &[
         doc: "Goes on from a snapshot or snapshot file; the VM is `created` or `shutdown`.",
         run: |cx, args| {
             let vm = args.vm()?;
-            let from = match args.peek_object() {
-                Some(Object::Snapshot(snapshot)) => {
-                    args.next();
-                    RestoreFrom::Snapshot(snapshot)
-                }
-                _ => RestoreFrom::Path(required_path(cx, args, "snapshot")?),
-            };
+            let from = restore_from(cx, args, "snapshot")?;
             cx.later(vm.start_restore(from), unit)
         },
     },
@@ -174,6 +177,17 @@ fn lab_snapshot(args: &mut Args) -> Result<LabSnapshot, Fault> {
         Object::LabSnapshot(snapshot) => Some(snapshot.clone()),
         _ => None,
     })
+}
+
+/// A snapshot, or the path of one.
+fn restore_from(cx: &Cx<'_>, args: &mut Args, name: &str) -> Result<RestoreFrom, Fault> {
+    match args.peek_object() {
+        Some(Object::Snapshot(snapshot)) => {
+            args.next();
+            Ok(RestoreFrom::Snapshot(snapshot))
+        }
+        _ => required_path(cx, args, name).map(RestoreFrom::Path),
+    }
 }
 
 /// A path of the author's, if there is one (L-007).

@@ -56,6 +56,32 @@ pub enum SnapshotError {
         /// What is wrong, and where.
         what: String,
     },
+    /// The one that it builds on is of no use.
+    #[error(
+        "snapshot {}: holds only what changed since snapshot {}, which cannot be used",
+        path.display(), base.display()
+    )]
+    Base {
+        /// The file.
+        path: PathBuf,
+        /// The one it builds on.
+        base: PathBuf,
+        /// Why not.
+        #[source]
+        source: Box<SnapshotError>,
+    },
+    /// The machine does not go on from the one that it is to build on.
+    #[error(
+        "snapshot {}: the VM does not go on from {}, so what changed since then is not known; \
+         restore it from there, or take a whole snapshot",
+        path.display(), base.display()
+    )]
+    NotOnBase {
+        /// The file that was to be written.
+        path: PathBuf,
+        /// What it was to build on.
+        base: PathBuf,
+    },
     /// The state does not fit a machine of this Provium.
     #[error("snapshot {}: {part} cannot be put back", path.display())]
     State {
@@ -79,6 +105,8 @@ impl SnapshotError {
             | Self::Version { path, .. }
             | Self::CpuModel { path, .. }
             | Self::Damaged { path, .. }
+            | Self::Base { path, .. }
+            | Self::NotOnBase { path, .. }
             | Self::State { path, .. } => path,
         }
     }
@@ -86,7 +114,7 @@ impl SnapshotError {
     /// True when taking the snapshot anew helps: the file is not what this Provium would write.
     #[must_use]
     pub fn is_unusable(&self) -> bool {
-        !matches!(self, Self::Io { .. })
+        !matches!(self, Self::Io { .. } | Self::NotOnBase { .. })
     }
 }
 

@@ -7,18 +7,18 @@ use crate::cpuid;
 /// First bytes of every snapshot.
 pub(super) const MAGIC: [u8; 8] = *b"PROVIUM\0";
 /// Raised with every change of the file or of [`MachineState`](super::MachineState).
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 /// Size of the header, and alignment of the RAM part.
 pub(super) const PAGE: u64 = 4096;
 /// RAM under one checksum.
 pub(super) const CHUNK: u64 = 64 * 1024;
-/// Zero chunks between others are taken along if they are fewer than this: each gap costs every
-/// machine of the image a mapping.
-const GAP: usize = 16;
+/// Most ranges of RAM that an image is made of: each costs every machine of the image a mapping,
+/// of which the host gives a process some ten thousand.
+const MAX_RUNS: usize = 256;
 /// Word of the chunk table: the chunk is in the file, its checksum in the low half.
 const PRESENT: u64 = 1 << 32;
 /// Bytes of the header before its checksum.
-const FIELDS: usize = 8 + 4 + 4 + 8 + 4 * PART_SIZE + 8;
+pub(super) const FIELDS: usize = 8 + 4 + 4 + 8 + 5 * PART_SIZE + 8;
 const PART_SIZE: usize = 8 + 8 + 4;
 
 /// A part of the file and its checksum.
@@ -52,6 +52,8 @@ pub(super) struct Header {
     pub(super) state: Part,
     pub(super) owner: Part,
     pub(super) console: Part,
+    /// What it builds on; empty for a whole image.
+    pub(super) base: Part,
     pub(super) chunks: Part,
     /// Offset of RAM.
     pub(super) ram: u64,
@@ -78,13 +80,18 @@ pub(super) fn cpu_model() -> u32 {
 }
 
 impl Header {
+    /// In the order in which they lie in the file.
+    pub(super) fn parts(&self) -> [Part; 5] {
+        [self.state, self.owner, self.console, self.base, self.chunks]
+    }
+
     pub(super) fn to_page(self) -> Vec<u8> {
         let mut out = Vec::with_capacity(PAGE as usize);
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&VERSION.to_le_bytes());
         out.extend_from_slice(&self.cpu_model.to_le_bytes());
         out.extend_from_slice(&self.memory.to_le_bytes());
-        for part in [self.state, self.owner, self.console, self.chunks] {
+        for part in self.parts() {
             out.extend_from_slice(&part.offset.to_le_bytes());
             out.extend_from_slice(&part.len.to_le_bytes());
             out.extend_from_slice(&part.crc.to_le_bytes());
@@ -119,13 +126,15 @@ impl Header {
                     crc: fields.u32()?,
                 })
             };
-            let (state, owner, console, chunks) = (part()?, part()?, part()?, part()?);
+            let (state, owner, console) = (part()?, part()?, part()?);
+            let (base, chunks) = (part()?, part()?);
             let header = Self {
                 cpu_model,
                 memory,
                 state,
                 owner,
                 console,
+                base,
                 chunks,
                 ram: fields.u64()?,
             };
@@ -181,7 +190,6 @@ impl Chunks {
         self.0[chunk] = Some(crc);
     }
 
-    #[cfg(test)]
     pub(super) fn is_present(&self, chunk: usize) -> bool {
         self.0.get(chunk).is_some_and(Option::is_some)
     }
@@ -192,33 +200,6 @@ impl Chunks {
             .iter()
             .enumerate()
             .filter_map(|(chunk, crc)| Some((chunk, (*crc)?)))
-    }
-
-    /// Takes short gaps between present chunks along, as chunks of zeroes.
-    pub(super) fn close_gaps(&mut self, memory: u64) {
-        let present: Vec<usize> = self.present().map(|(chunk, _)| chunk).collect();
-        for pair in present.windows(2) {
-            if pair[1] - pair[0] - 1 < GAP {
-                for chunk in pair[0] + 1..pair[1] {
-                    let range = chunk_range(chunk, memory);
-                    let zeroes = vec![0; (range.end - range.start) as usize];
-                    self.0[chunk] = Some(crc32fast::hash(&zeroes));
-                }
-            }
-        }
-    }
-
-    /// Linear ranges of RAM that are in the file, ascending.
-    pub(super) fn runs(&self, memory: u64) -> Vec<Range<u64>> {
-        let mut runs: Vec<Range<u64>> = Vec::new();
-        for (chunk, _) in self.present() {
-            let range = chunk_range(chunk, memory);
-            match runs.last_mut() {
-                Some(last) if last.end == range.start => last.end = range.end,
-                _ => runs.push(range),
-            }
-        }
-        runs
     }
 
     pub(super) fn to_bytes(&self) -> Vec<u8> {
@@ -238,6 +219,24 @@ impl Chunks {
             });
         }
         fields.0.is_empty().then_some(Self(chunks))
+    }
+}
+
+/// Takes gaps between marked chunks along that are of fewer than `short` chunks, and the shortest of
+/// the others until few enough runs are left.
+pub(super) fn close_gaps(marked: &mut [bool], short: usize) {
+    let set: Vec<usize> = (0..marked.len()).filter(|at| marked[*at]).collect();
+    let mut gaps: Vec<Range<usize>> = set
+        .windows(2)
+        .map(|pair| pair[0] + 1..pair[1])
+        .filter(|gap| !gap.is_empty())
+        .collect();
+    let excess = (gaps.len() + 1).saturating_sub(MAX_RUNS);
+    gaps.sort_by_key(Range::len);
+    for (index, gap) in gaps.into_iter().enumerate() {
+        if index < excess || gap.len() < short {
+            marked[gap].fill(true);
+        }
     }
 }
 
@@ -263,6 +262,7 @@ mod tests {
             state: Part::of(4096, b"state"),
             owner: Part::of(5000, b""),
             console: Part::of(5001, b"log"),
+            base: Part::of(5004, b"base"),
             chunks: Part::of(6000, &[1; 128]),
             ram: 8192,
         }
@@ -298,18 +298,40 @@ mod tests {
     }
 
     #[test]
-    fn chunks_survive_and_short_gaps_close() {
+    fn chunks_survive() {
         let memory = 40 * CHUNK - 4096;
         let mut chunks = Chunks::none(memory);
         assert_eq!(chunks.len(), 40);
         for chunk in [0, 3, 39] {
             chunks.set(chunk, 5);
         }
-        chunks.close_gaps(memory);
-        assert_eq!(chunks.runs(memory), [0..4 * CHUNK, 39 * CHUNK..memory]);
-        assert!(chunks.is_present(1) && !chunks.is_present(4));
+        assert_eq!(chunk_range(39, memory), 39 * CHUNK..memory);
+        assert!(chunks.is_present(3) && !chunks.is_present(4) && !chunks.is_present(40));
         assert_eq!(Chunks::from_bytes(&chunks.to_bytes()), Some(chunks));
         assert_eq!(Chunks::from_bytes(&[0; 9]), None);
         assert_eq!(Chunks::from_bytes(&(2u64 << 32).to_le_bytes()), None);
+    }
+
+    #[test]
+    fn the_shortest_gaps_close_when_there_are_too_many_runs() {
+        let mut few = [true, false, false, true, false];
+        close_gaps(&mut few, 2);
+        assert_eq!(few, [true, false, false, true, false]);
+        close_gaps(&mut few, 3);
+        assert_eq!(few, [true, true, true, true, false]);
+        // Runs of one chunk, MAX_RUNS + 2 of them; the gaps are of two chunks but for two of one.
+        let mut marked = Vec::new();
+        for run in 0..MAX_RUNS + 2 {
+            marked.push(true);
+            marked.push(false);
+            if run != 3 && run != 9 {
+                marked.push(false);
+            }
+        }
+        let before = marked.iter().filter(|m| **m).count();
+        close_gaps(&mut marked, 0);
+        assert_eq!(marked.iter().filter(|m| **m).count(), before + 2);
+        let runs = marked.chunk_by(|a, b| a == b).filter(|run| run[0]).count();
+        assert_eq!(runs, MAX_RUNS);
     }
 }

@@ -5,10 +5,10 @@ use std::path::Path;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::error::SnapshotError;
-use super::format::{PAGE, chunk_range};
+use super::format::PAGE;
 use super::image::Image;
 use super::state::MachineState;
-use super::writer::{Content, SaveTo, save};
+use super::writer::{Content, Extent, SaveTo, save};
 use crate::config::{Backend, MachineConfig};
 use crate::engine::MemoryChange;
 use crate::error::Error;
@@ -55,17 +55,27 @@ impl Machine {
     ///
     /// # Errors
     /// When the machine has stopped, or the image cannot be written; then nothing has changed.
-    pub fn save(&self, to: SaveTo<'_>, owner: &[u8]) -> Result<Arc<Image>, Error> {
+    pub fn save(
+        &self,
+        to: SaveTo<'_>,
+        extent: Extent<'_>,
+        owner: &[u8],
+    ) -> Result<Arc<Image>, Error> {
         let was_running = self.state() == Life::Running;
         self.pause()?;
-        let saved = self.save_paused(to, owner);
+        let saved = self.save_paused(to, extent, owner);
         if was_running {
             self.resume()?;
         }
         saved
     }
 
-    fn save_paused(&self, to: SaveTo<'_>, owner: &[u8]) -> Result<Arc<Image>, Error> {
+    fn save_paused(
+        &self,
+        to: SaveTo<'_>,
+        extent: Extent<'_>,
+        owner: &[u8],
+    ) -> Result<Arc<Image>, Error> {
         let shared = self.shared();
         let state = self.capture()?;
         let console = shared.console.read_log();
@@ -75,11 +85,11 @@ impl Machine {
             owner,
             console: &console,
             memory: &shared.memory,
-            under: under.as_deref(),
+            under: under.as_ref(),
         };
-        let image = save(to, &content)?;
+        let image = save(to, extent, &content)?;
         // The same bytes are there before and after, so nobody notices.
-        image.map(&shared.memory)?;
+        image.map_saved(&shared.memory, under.as_ref())?;
         *under = Some(image.clone());
         Ok(image)
     }
@@ -107,8 +117,7 @@ impl Machine {
         let found = shared.control.with_still_world(|| {
             let mut pages = BTreeSet::new();
             if let Some(image) = &*under(shared) {
-                let chunks = image.chunks().present();
-                let ranges = chunks.map(|(chunk, _)| chunk_range(chunk, image.memory()));
+                let ranges = image.present();
                 pages.extend(ranges.flat_map(|range| range.step_by(PAGE as usize)));
             }
             memory::for_each_own_page(&shared.memory, |page| {

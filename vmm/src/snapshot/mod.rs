@@ -28,6 +28,7 @@
 //! make a copy: that serves both backends alike and costs the guest nothing. Going back is
 //! forgetting those copies ([`Machine::rewind`](crate::Machine::rewind)).
 
+mod base;
 mod error;
 mod format;
 mod image;
@@ -48,4 +49,4 @@ pub use image::Image;
 pub use machine::Fresh;
 pub use publish::free_space;
 pub use state::{BoardState, EngineState, MachineState};
-pub use writer::SaveTo;
+pub use writer::{Extent, SaveTo};

@@ -4,6 +4,7 @@
 
 mod asm;
 mod guest;
+mod increment;
 mod kvm;
 mod lockstep;
 mod machine;

@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use provium_vmm::snapshot::{Fresh, Image, SaveTo, SnapshotError};
+use provium_vmm::snapshot::{Extent, Fresh, Image, SaveTo, SnapshotError};
 use provium_vmm::{Backend, Machine, MachineConfig, MachineState, StopCause, Waited};
 
 use crate::asm::{Asm, CODE, reg};
@@ -13,7 +13,7 @@ use crate::guest::{Kernel, PATIENCE, backends, config, console, expect, run_to_e
 use crate::machine::{all_counting, button_guest, timer_guest};
 
 /// Somewhere in RAM that guests look at.
-const FLAG: u64 = 0x50_0000;
+pub const FLAG: u64 = 0x50_0000;
 
 /// Every way from a backend to a backend.
 fn ways() -> Vec<(Backend, Backend)> {
@@ -26,12 +26,16 @@ fn ways() -> Vec<(Backend, Backend)> {
 
 fn save(machine: &Machine) -> Arc<Image> {
     machine
-        .save(SaveTo::Nameless(&std::env::temp_dir()), b"owner")
+        .save(
+            SaveTo::Nameless(&std::env::temp_dir()),
+            Extent::Whole,
+            b"owner",
+        )
         .unwrap()
 }
 
 /// A running machine that goes on from `image`.
-fn restore(kernel: &Kernel, image: &Arc<Image>, backend: Backend) -> Machine {
+pub fn restore(kernel: &Kernel, image: &Arc<Image>, backend: Backend) -> Machine {
     let machine = Machine::restore(config(kernel, backend), image, Fresh::default()).unwrap();
     assert_eq!(machine.state(), MachineState::Paused);
     machine.resume().unwrap();
@@ -39,7 +43,7 @@ fn restore(kernel: &Kernel, image: &Arc<Image>, backend: Backend) -> Machine {
 }
 
 /// Says so, waits for the flag, and tells registers that it had set before.
-fn waits_for_a_flag() -> Vec<u8> {
+pub fn waits_for_a_flag() -> Vec<u8> {
     let mut asm = Asm::new();
     asm.mov(reg::RSI, u64::from(b'K'))
         .print("waiting\n")
@@ -235,7 +239,9 @@ fn saved_file(dir: &Path) -> (Kernel, std::path::PathBuf) {
     let machine = start(&kernel, Backend::Soft);
     expect(&machine, "waiting\n");
     let path = dir.join("a.snap");
-    machine.save(SaveTo::Durable(&path), b"owner").unwrap();
+    machine
+        .save(SaveTo::Durable(&path), Extent::Whole, b"owner")
+        .unwrap();
     (kernel, path)
 }
 
@@ -350,13 +356,17 @@ fn a_writer_that_finds_no_room_leaves_the_machine_running_and_nothing_behind() {
     expect(&machine, "waiting\n");
     let missing = Path::new("/nonexistent/a.snap");
     let error = machine
-        .save(SaveTo::Durable(missing), b"")
+        .save(SaveTo::Durable(missing), Extent::Whole, b"")
         .map(drop)
         .unwrap_err();
     assert!(error.to_string().contains("/nonexistent/a.snap"), "{error}");
     // A device that is always full.
     let error = machine
-        .save(SaveTo::Durable(Path::new("/dev/full/a")), b"")
+        .save(
+            SaveTo::Durable(Path::new("/dev/full/a")),
+            Extent::Whole,
+            b"",
+        )
         .map(drop);
     assert!(error.is_err());
     machine.phys_write(FLAG, &[1]).unwrap();
