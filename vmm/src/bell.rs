@@ -13,14 +13,17 @@ use std::time::{Duration, Instant};
 
 use provium_devices::Signal;
 
+use crate::pace::Pace;
+
 /// A [`Signal`] together with the threads that wait on it.
 ///
 /// Notified by the machine itself (vsock traffic of subscribed streams, console output with a
 /// watcher, state changes, alarms), and by anyone else who changed something that a waiter's
 /// condition looks at. Machines that are to be waited for together (all VMs of a lab) share one
-/// bell.
+/// bell; on `soft` they keep together in guest time, too.
 pub struct Bell {
     signal: Arc<Signal>,
+    pace: Arc<Pace>,
     waiters: Mutex<Waiters>,
     answered: Condvar,
     /// How many waiters there are, readable without the lock.
@@ -40,6 +43,7 @@ impl Bell {
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
             signal: Signal::new(),
+            pace: Arc::default(),
             waiters: Mutex::default(),
             answered: Condvar::new(),
             count: AtomicUsize::new(0),
@@ -54,6 +58,11 @@ impl Bell {
     #[must_use]
     pub fn signal(&self) -> &Arc<Signal> {
         &self.signal
+    }
+
+    /// What keeps the machines together.
+    pub(crate) fn pace(&self) -> &Arc<Pace> {
+        &self.pace
     }
 
     /// Makes every waiter look at its condition again.

@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use crate::pace::{Permit, Seat};
+
 /// Who asked for a restart in place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ResetBy {
@@ -47,6 +49,8 @@ pub(crate) struct Control {
     nudge: OnceLock<Box<dyn Fn() + Send + Sync>>,
     /// Runs only under a demand.
     gated: bool,
+    /// The place among machines that run together (`soft`, which has one executor).
+    seat: OnceLock<Seat>,
 }
 
 #[derive(Default)]
@@ -93,6 +97,7 @@ impl Control {
             kick: OnceLock::new(),
             nudge: OnceLock::new(),
             gated,
+            seat: OnceLock::new(),
         }
     }
 
@@ -108,6 +113,48 @@ impl Control {
         let _first_wins = self.nudge.set(nudge);
     }
 
+    /// The executor is to keep together with others; see [`Control::look_again`].
+    pub(crate) fn set_seat(&self, seat: Seat) {
+        let _first_wins = self.seat.set(seat);
+    }
+
+    /// Wakes an executor that waits for the others of its pace.
+    pub(crate) fn look_again(&self) {
+        // Taken so that what it looks at cannot change unseen between its look and its wait.
+        drop(self.lock());
+        self.go.notify_all();
+    }
+
+    /// A vCPU has executed something.
+    pub(crate) fn worked(&self) {
+        if let Some(seat) = self.seat.get() {
+            seat.worked();
+        }
+    }
+
+    /// Asks the others of the pace whether an executor that `may` run by itself may go on at
+    /// `now_ns`, and how far.
+    fn in_pace(&self, may: bool, now_ns: u64) -> Permit {
+        match self.seat.get() {
+            Some(seat) if may => seat.permit(now_ns),
+            Some(seat) => Permit {
+                until_ns: None,
+                wake: seat.leave(),
+            },
+            None => Permit {
+                until_ns: may.then_some(u64::MAX),
+                wake: Vec::new(),
+            },
+        }
+    }
+
+    /// Tells the others of the pace that this executor stands still, before it does.
+    fn leave_pace(&self) {
+        for wake in self.in_pace(false, 0).wake {
+            wake();
+        }
+    }
+
     /// Registers an executor; it counts as running until it leaves or parks.
     pub(crate) fn enter(&self) {
         self.lock().executors += 1;
@@ -115,6 +162,7 @@ impl Control {
 
     /// Ends an executor's registration.
     pub(crate) fn leave(&self) {
+        self.leave_pace();
         self.lock().executors -= 1;
         self.parked.notify_all();
         self.go.notify_all();
@@ -146,12 +194,23 @@ impl Control {
         let mut state = self.lock();
         let mut counted = false;
         let go = loop {
+            let now_ns = now_ns();
+            let until_ns = self.horizon(&state);
+            let may = !state.stop && !state.barred() && until_ns > now_ns;
+            let permit = self.in_pace(may, now_ns);
+            if !permit.wake.is_empty() {
+                // They take locks like this one.
+                drop(state);
+                permit.wake.iter().for_each(|wake| wake());
+                state = self.lock();
+                continue;
+            }
             if state.stop {
                 break Go::Stop;
             }
-            let until_ns = self.horizon(&state);
-            if !state.barred() && until_ns > now_ns() {
+            if let Some(paced) = permit.until_ns {
                 state.demands_changed = false;
+                let until_ns = until_ns.min(paced);
                 break Go::Run { until_ns };
             }
             if !counted {
@@ -192,6 +251,7 @@ impl Control {
     /// Blocks an idle executor until host activity, another wish, or `timeout`. The executor counts
     /// as parked meanwhile, so that a pause need not wake it.
     pub(crate) fn idle(&self, timeout: Option<Duration>) {
+        self.leave_pace();
         let mut state = self.lock();
         state.parked += 1;
         self.parked.notify_all();

@@ -30,6 +30,7 @@ mod lifecycle;
 mod loader;
 mod machine;
 mod memory;
+mod pace;
 mod phys;
 pub mod probe;
 mod shared;

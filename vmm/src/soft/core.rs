@@ -21,6 +21,7 @@ use crate::engine::{MemoryChange, Parts};
 use crate::error::Error;
 use crate::layout::{VIRTIO_MMIO_SIZE, VIRTIO_MMIO_START, VIRTIO_SLOTS};
 use crate::memory;
+use crate::pace::next_end;
 use crate::snapshot::EngineState;
 use crate::vcpu::{Exit, Vcpu, VcpuError, VcpuState, settled_state};
 
@@ -54,6 +55,8 @@ pub(super) struct Core {
     last: usize,
     /// Generation of the bell's signal that the waiters have judged.
     rung: u64,
+    /// A vCPU has had a turn since somebody asked.
+    worked: bool,
     /// Counts of processors that a restart has replaced.
     retired_before: u64,
     unknown_before: Vec<(String, u64)>,
@@ -120,6 +123,7 @@ impl Core {
             pins,
             last: 0,
             rung: 0,
+            worked: false,
             retired_before: 0,
             unknown_before: Vec::new(),
         })
@@ -265,7 +269,10 @@ impl Core {
         let quantum = if alone { QUANTUM_ALONE } else { QUANTUM_SHARED };
         let due = alarm.min(self.next_timer_of_others(index)).max(now + 1);
         let end = now.saturating_add(quantum).min(until).min(due);
+        // A run may end there (see [`crate::pace`]), so a turn always does.
+        let end = end.min(next_end(now));
         self.last = index;
+        self.worked = true;
         let shutdown = self.turn(index, now, end);
         clock.advance_to(self.cpus.ticks(index));
         if shutdown {
@@ -273,6 +280,11 @@ impl Core {
         } else {
             Progress::Ran
         }
+    }
+
+    /// Whether a vCPU had a turn since the last call.
+    pub(super) fn take_worked(&mut self) -> bool {
+        std::mem::take(&mut self.worked)
     }
 
     /// The first vCPU after the one that had the last turn which has something to do.

@@ -42,6 +42,13 @@ impl SoftEngine {
         let shared = parts.shared.clone();
         let bell = shared.bell.clone();
         shared.control.set_kick(Box::new(move || bell.interrupt()));
+        let member = Arc::downgrade(&shared);
+        let seat = shared.bell.pace().join(Arc::new(move || {
+            if let Some(shared) = member.upgrade() {
+                shared.control.look_again();
+            }
+        }));
+        shared.control.set_seat(seat);
         shared.control.enter();
         let runner = Runner {
             parts,
@@ -164,6 +171,9 @@ impl Runner {
             shared.clock.fire_due();
             shared.console.announce();
             core.settle();
+            if core.take_worked() {
+                shared.control.worked();
+            }
             match progress {
                 Progress::TripleFault => return shared.triple_fault(),
                 Progress::Asleep if !shared.control.wants_attention() => {
