@@ -224,8 +224,21 @@ impl Drop for Departure<'_> {
     }
 }
 
+impl KvmEngine {
+    /// Ends the accesses that vCPUs came back with, whatever they wanted. KVM finishes an access when
+    /// the vCPU is entered the next time, instruction pointer and all: it would do that to a state
+    /// that was put in place meanwhile.
+    fn abandon_accesses(&self) -> Result<(), VcpuError> {
+        for seat in &self.seats {
+            settled_state(&mut *lock(&seat.vcpu), |_| {})?;
+        }
+        Ok(())
+    }
+}
+
 impl Engine for KvmEngine {
     fn reset(&self, boot: &BootInfo) -> Result<(), Error> {
+        self.abandon_accesses()?;
         self.vm.power_on()?;
         if let Some(frozen) = &mut *lock(&self.frozen) {
             // Timers that were armed before are none of the new guest's.
@@ -286,6 +299,7 @@ impl Engine for KvmEngine {
     }
 
     fn load(&self, state: &EngineState) -> Result<(), Error> {
+        self.abandon_accesses()?;
         self.vm.power_on()?;
         self.vm.restore_parts(&state.chips, state.pit.as_ref())?;
         // What `soft` calls guest time is what KVM's clock counts: nanoseconds since the start.
