@@ -20,11 +20,11 @@ pub(crate) fn entries() -> Result<Vec<Entry>, Problem> {
 pub(crate) fn lua() -> Result<Interactive, Problem> {
     let session = Session::builtin()?;
     let guests = Guests::new(session.places.guests(), Arc::new(Silent));
-    let setup = Setup {
-        harness: Arc::new(Harness::new(session.config, Backend::Soft, guests)),
-        display: Box::new(|path: &Path| path.display().to_string()),
-        stdout_is_data: false,
-    };
+    let setup = Setup::new(
+        Arc::new(Harness::new(session.config, Backend::Soft, guests)),
+        Box::new(|path: &Path| path.display().to_string()),
+        false,
+    );
     Interactive::new(Arc::new(setup), Arc::new(Nobody)).map_err(Problem::Usage)
 }
 

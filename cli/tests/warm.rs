@@ -8,53 +8,12 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use support::{Ran, program, repository};
+use support::Ran;
+use support::here::Here;
 
-/// A directory with a cache of fixtures of its own, and the guests of this user.
-struct Here(tempfile::TempDir);
-
-impl Here {
-    fn with(files: &[(&str, &str)]) -> Self {
-        let here = Self(tempfile::tempdir().unwrap());
-        let suite = repository().join("tests/warm");
-        let config = format!(
-            "[provium]\nroots = [{suite:?}, \".\"]\ncache_dir = \"cache\"\n\
-             [profiles.never]\nkernel = \"recipe:minimal\"\ninitrd = \"recipe:minimal\"\nwarm = false\n"
-        );
-        std::fs::write(here.path().join("provium.toml"), config).unwrap();
-        for (name, text) in files {
-            std::fs::write(here.path().join(name), text).unwrap();
-        }
-        here
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn command(&self, line: &str) -> Command {
-        let mut command = program();
-        command
-            .args(line.split_whitespace())
-            .current_dir(self.path())
-            .env("PROVIUM_VMM", "soft")
-            .env("PROVIUM_RERUN_STATE", self.path().join("rerun.json"));
-        command
-    }
-
-    fn run(&self, line: &str) -> Ran {
-        self.command(line).output().unwrap().into()
-    }
-
-    /// The states that are kept.
-    fn states(&self) -> Vec<PathBuf> {
-        let entries = std::fs::read_dir(self.path().join("cache"));
-        let entries = entries.into_iter().flatten().flatten();
-        entries
-            .map(|entry| entry.path())
-            .filter(|path| path.extension().is_some_and(|e| e == "boot"))
-            .collect()
-    }
+/// The states that are kept.
+fn states(here: &Here) -> Vec<PathBuf> {
+    here.cached("boot")
 }
 
 /// How the VMs came up, in order: `a cold`, `b warm`.
@@ -90,7 +49,7 @@ fn l073_boots_go_on_from_the_first_one_and_say_so() {
     );
     let kept = "vm a: cold (the first one; its state is kept, ";
     assert!(first.stdout.contains(kept), "{}", first.stdout);
-    assert_eq!(here.states().len(), 1);
+    assert_eq!(states(&here).len(), 1);
 
     let second = here.run("run -v a.test.lua").expect(0);
     assert_eq!(
@@ -118,7 +77,7 @@ fn l073_boots_go_on_from_the_first_one_and_say_so() {
     let list = here.run("fixture list").expect(0);
     assert!(list.stdout.contains("  boot  "), "{}", list.stdout);
     here.run("fixture clean").expect(0);
-    assert!(here.states().is_empty());
+    assert!(states(&here).is_empty());
 }
 
 /// A state that cannot be used is told, dropped and made anew; the test never sees it.
@@ -129,7 +88,7 @@ fn r098_a_damaged_state_is_dropped_and_the_vm_boots_cold() {
         "provium:vm('a', 'minimal'):boot():run('true'):assert_ok()",
     )]);
     here.run("run a.test.lua").expect(0);
-    let [state] = &here.states()[..] else {
+    let [state] = &states(&here)[..] else {
         panic!("one state")
     };
     let flip = |file: &File| {
@@ -206,7 +165,7 @@ up("profile", "never", sized {})
         let why = "vm profile: cold (warm = false in its profile), ";
         assert!(ran.stdout.contains(why), "{}", ran.stdout);
     }
-    assert_eq!(here.states().len(), 2);
+    assert_eq!(states(&here).len(), 2);
 }
 
 /// Of many that want the same at once, in one process or in several, one boots and the others go on from it.
@@ -238,7 +197,7 @@ for n = 1, 3 do lab:vm("vm" .. n):run("true"):assert_ok() end
     assert_eq!(all.len(), 12, "{all:?}");
     let cold = all.iter().filter(|boot| boot.ends_with(" cold")).count();
     assert_eq!(cold, 1, "{all:?}");
-    assert_eq!(here.states().len(), 1);
+    assert_eq!(states(&here).len(), 1);
 }
 
 /// However many files in however many processes want one fixture that nobody has built, it is built once.
@@ -328,5 +287,5 @@ end)
     assert_eq!(left(&here.path().join("cache")), Vec::<String>::new());
     let mut files = left(here.path());
     files.sort();
-    assert_eq!(files, ["a.test.lua", "cache", "provium.toml"]);
+    assert_eq!(files, ["a.test.lua", "cache", "provium.toml", "runs"]);
 }

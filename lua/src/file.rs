@@ -12,6 +12,7 @@ use mlua::{Lua, WeakLua};
 use provium_lab::{Harness, Lab, Session, Site, Vm, VmState, World};
 
 use crate::classic::ConsoleLog;
+use crate::fixture::ClassicFixtures;
 use crate::report::{ConsoleTail, Observer};
 use crate::runner::FileJob;
 use crate::watch::{Interrupt, Watch, author_frame};
@@ -30,6 +31,38 @@ pub struct Setup {
     pub display: Display,
     /// Stdout carries JSON or events, so whatever a file prints goes to stderr (L-001).
     pub stdout_is_data: bool,
+    /// Directories given on the command line: beside the roots, what bounds the search for classic fixtures (C-060).
+    tops: Vec<PathBuf>,
+    classic: ClassicFixtures,
+}
+
+impl Setup {
+    /// That of a run.
+    #[must_use]
+    pub fn new(harness: Arc<Harness>, display: Display, stdout_is_data: bool) -> Self {
+        Self {
+            harness,
+            display,
+            stdout_is_data,
+            tops: Vec::new(),
+            classic: ClassicFixtures::default(),
+        }
+    }
+
+    /// With the directories given on the command line.
+    #[must_use]
+    pub fn with_tops(mut self, tops: Vec<PathBuf>) -> Self {
+        self.tops = tops;
+        self
+    }
+
+    pub(crate) fn tops(&self) -> &[PathBuf] {
+        &self.tops
+    }
+
+    pub(crate) fn classic(&self) -> &ClassicFixtures {
+        &self.classic
+    }
 }
 
 /// A file while it runs.

@@ -70,7 +70,13 @@ fn list(cache: &Cache) {
     let width = entries.iter().map(|e| mib(e.size).len()).max().unwrap_or(0);
     for entry in &entries {
         let (size, kind) = (mib(entry.size), entry.kind.name());
-        say!("{size:>width$}  {kind:<3}  {}", entry.key);
+        let name = cache
+            .inputs(&entry.key)
+            .map_or_else(String::new, |inputs| inputs.fixture);
+        say!(
+            "{}",
+            format!("{size:>width$}  {kind:<4}  {}  {name}", entry.key).trim_end()
+        );
     }
     say!("\n{} entries, {}", entries.len(), total(&entries));
 }
@@ -158,11 +164,11 @@ fn short(value: &str) -> String {
 
 fn build(place: Place, name: &str, anew: bool) -> Result<(), Problem> {
     let bases = place.session.bases.clone();
-    let setup = Arc::new(Setup {
-        harness: place.harness()?,
-        display: Box::new(move |path: &Path| display_path(path, &bases)),
-        stdout_is_data: true,
-    });
+    let setup = Arc::new(Setup::new(
+        place.harness()?,
+        Box::new(move |path: &Path| display_path(path, &bases)),
+        true,
+    ));
     let observer: Arc<dyn Observer> = Arc::new(Stderr);
     match build_fixture(&setup, &observer, name, anew).map_err(refused)? {
         Built::Already => say!("already built: {name}"),

@@ -37,16 +37,16 @@ pub(crate) fn repl(args: &ReplArgs) -> Result<Exit, Problem> {
     }
     let session_history = session.places.cache.join("repl_history");
     signals::install(Exit::Error);
-    let setup = Setup {
-        harness: Arc::new(session.harness(
+    let setup = Setup::new(
+        Arc::new(session.harness(
             &choice,
             Pool::unlimited(),
             Arc::new(StderrProgress::default()),
             Arc::new(NoEvents),
         )),
-        display: Box::new(|path: &Path| path.display().to_string()),
-        stdout_is_data: false,
-    };
+        Box::new(|path: &Path| path.display().to_string()),
+        false,
+    );
     let lua = Interactive::new(Arc::new(setup), Arc::new(Terminal)).map_err(Problem::Usage)?;
     if let Evaluated::Failed(why) = lua.evaluate(&start.code()) {
         return Err(Problem::Usage(why));

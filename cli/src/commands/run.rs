@@ -73,6 +73,17 @@ fn watched(args: &RunArgs, socket: Option<&EventSocket>) -> Result<Exit, Problem
     }
 }
 
+/// The directories given, and those of the files given; without any, the current one.
+fn given_dirs(args: &RunArgs) -> impl Iterator<Item = PathBuf> + '_ {
+    let paths = args.select.paths.iter().map(|path| match path.parent() {
+        Some(parent) if !path.is_dir() && parent != Path::new("") => parent.to_path_buf(),
+        Some(_) if !path.is_dir() => PathBuf::from("."),
+        _ => path.clone(),
+    });
+    let none = args.select.paths.is_empty();
+    paths.chain(none.then(|| PathBuf::from(".")))
+}
+
 /// Directories whose files the run depends on: the configuration's, the roots, the paths given.
 fn watched_dirs(args: &RunArgs) -> Vec<PathBuf> {
     let session = Session::open(args.shared.common.config.as_deref()).ok();
@@ -82,11 +93,7 @@ fn watched_dirs(args: &RunArgs) -> Vec<PathBuf> {
             .collect(),
         None => vec![PathBuf::from(".")],
     };
-    dirs.extend(args.select.paths.iter().map(|path| match path.parent() {
-        Some(parent) if !path.is_dir() && parent != Path::new("") => parent.to_path_buf(),
-        Some(_) if !path.is_dir() => PathBuf::from("."),
-        _ => path.clone(),
-    }));
+    dirs.extend(given_dirs(args));
     let mut dirs: Vec<PathBuf> = dirs
         .iter()
         .filter_map(|dir| dir.canonicalize().ok())
@@ -143,11 +150,13 @@ fn once(
     if !args.no_ksm {
         harness = harness.with_ksm(Ksm::of_host());
     }
-    let setup = Arc::new(Setup {
-        harness: Arc::new(harness),
-        display: Box::new(move |path: &Path| display_path(path, &bases)),
-        stdout_is_data: args.json || args.events_stdout,
-    });
+    let setup = Setup::new(
+        Arc::new(harness),
+        Box::new(move |path: &Path| display_path(path, &bases)),
+        args.json || args.events_stdout,
+    );
+    let tops = given_dirs(args).filter_map(|dir| dir.canonicalize().ok());
+    let setup = Arc::new(setup.with_tops(tops.collect()));
     let work = Work {
         files,
         jobs,

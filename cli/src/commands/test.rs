@@ -61,11 +61,11 @@ fn run(args: &TestArgs) -> Result<Exit, Problem> {
         fail_fast: args.shared.fail_fast,
         retries: 0,
         classic: true,
-        setup: Arc::new(Setup {
-            harness: Arc::new(harness),
-            display: Box::new(move |path: &Path| display_path(path, &bases)),
-            stdout_is_data: false,
-        }),
+        setup: Arc::new(Setup::new(
+            Arc::new(harness),
+            Box::new(move |path: &Path| display_path(path, &bases)),
+            false,
+        )),
         pressure: Pressure::from_env()?,
         wire,
     };

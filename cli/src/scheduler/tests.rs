@@ -109,11 +109,11 @@ fn run_suite(dir: &Path, jobs: usize, retries: u32, classic: bool) -> (Heard, Ve
         fail_fast: false,
         retries,
         classic,
-        setup: Arc::new(Setup {
-            harness: Harness::for_tests().unwrap(),
-            display: Box::new(display),
-            stdout_is_data: false,
-        }),
+        setup: Arc::new(Setup::new(
+            Harness::for_tests().unwrap(),
+            Box::new(display),
+            false,
+        )),
         pressure: Pressure::never(),
         wire: Wire::new(),
     };

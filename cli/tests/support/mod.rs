@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub(crate) mod here;
 pub(crate) mod kitchen;
 pub(crate) mod stream;
 

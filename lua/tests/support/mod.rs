@@ -104,11 +104,7 @@ fn job(dir: &std::path::Path, name: &str, source: &str, options: Options) -> Fil
             .display()
             .to_string()
     };
-    let setup = Setup {
-        harness: harness(dir),
-        display: Box::new(display),
-        stdout_is_data: false,
-    };
+    let setup = Setup::new(harness(dir), Box::new(display), false);
     FileJob {
         path,
         name: None,
@@ -136,11 +132,7 @@ pub(crate) fn interactive() -> Interactive {
     let dir = tempfile::tempdir().unwrap();
     let display = |path: &std::path::Path| path.display().to_string();
     let harness = harness(dir.path());
-    let setup = Setup {
-        harness,
-        display: Box::new(display),
-        stdout_is_data: false,
-    };
+    let setup = Setup::new(harness, Box::new(display), false);
     Interactive::new(Arc::new(setup), Arc::new(Collector::default())).unwrap()
 }
 

@@ -13,7 +13,7 @@ use crate::guest::{Kernel, PATIENCE, backends, config, console, expect, run_to_e
 use crate::machine::{all_counting, button_guest, timer_guest};
 
 /// Somewhere in RAM that guests look at.
-pub const FLAG: u64 = 0x50_0000;
+pub(crate) const FLAG: u64 = 0x50_0000;
 
 /// Every way from a backend to a backend.
 fn ways() -> Vec<(Backend, Backend)> {
@@ -35,7 +35,7 @@ fn save(machine: &Machine) -> Arc<Image> {
 }
 
 /// A running machine that goes on from `image`.
-pub fn restore(kernel: &Kernel, image: &Arc<Image>, backend: Backend) -> Machine {
+pub(crate) fn restore(kernel: &Kernel, image: &Arc<Image>, backend: Backend) -> Machine {
     let machine = Machine::restore(config(kernel, backend), image, Fresh::default()).unwrap();
     assert_eq!(machine.state(), MachineState::Paused);
     machine.resume().unwrap();
@@ -43,7 +43,7 @@ pub fn restore(kernel: &Kernel, image: &Arc<Image>, backend: Backend) -> Machine
 }
 
 /// Says so, waits for the flag, and tells registers that it had set before.
-pub fn waits_for_a_flag() -> Vec<u8> {
+pub(crate) fn waits_for_a_flag() -> Vec<u8> {
     let mut asm = Asm::new();
     asm.mov(reg::RSI, u64::from(b'K'))
         .print("waiting\n")
