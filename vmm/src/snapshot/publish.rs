@@ -32,6 +32,10 @@ pub(super) fn nameless(dir: &Path) -> io::Result<File> {
 /// Gives `file`, made by [`nameless`] in the same directory, the name `path`, replacing what is
 /// there in one step.
 pub(super) fn publish(file: &File, path: &Path) -> io::Result<()> {
+    // A name that nobody has is given at once: there is no moment at which a kill leaves another.
+    if link(file, path).is_ok() {
+        return Ok(());
+    }
     let temporary = sibling(path);
     match link(file, &temporary) {
         Ok(()) => {}
