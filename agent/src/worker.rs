@@ -1,4 +1,7 @@
 //! Workers: further servers in processes or threads of their own (E-085, E-090 to E-092).
+//!
+//! A worker ends when the harness ends its connection. One that the transport took away, as every
+//! restore of a snapshot does, it outlives for a while: the harness comes back for its handle.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak, mpsc};
@@ -123,7 +126,7 @@ fn spawn_thread(
     let run = move || match Server::new(Role::ThreadWorker, link, identity) {
         Ok(worker) => {
             let _ = send.send(Ok((Arc::downgrade(&worker), process::tid())));
-            // It ends with its connection; there is nobody to tell of a failure to begin.
+            // It ends with its harness; there is nobody to tell of a failure to begin.
             let _ = worker.run();
         }
         Err(errno) => {

@@ -23,6 +23,7 @@ pub(super) fn start(server: &Arc<Server>) -> Sys<()> {
             .add(listener, token(Kind::Listener, 0), READABLE)?,
         None => drop(server.open_session(&[])),
     }
+    server.lock().expect_host();
     let server = Arc::clone(server);
     let thread = std::thread::Builder::new().stack_size(STACK);
     let run = move || while server.wait_once() {};
@@ -55,7 +56,7 @@ impl Server {
             Kind::Stream => self.lock().stream_ready(id),
             Kind::Inotify => self.lock().files_changed(),
             Kind::Session => self.session_ready(id, ready.events),
-            Kind::Listener => self.connection_waits(),
+            Kind::Listener => drop(self.open_session(&[])),
             Kind::Timer => self.timers_expired(),
             Kind::Wake => self.lock().op_thread_ended(),
         }
@@ -82,15 +83,6 @@ impl Server {
         self.lock().watch_session();
     }
 
-    fn connection_waits(&self) {
-        // A worker serves one connection.
-        let once = self.lock().role != super::Role::Main;
-        if once && let Some(listener) = self.link.listener() {
-            let _ = self.epoll.remove(listener);
-        }
-        let _ = self.open_session(&[]);
-    }
-
     fn timers_expired(&self) {
         let mut state = self.lock();
         for due in state.timers.expired() {
@@ -102,6 +94,7 @@ impl Server {
                 Due::InterruptOp(job) => state.interrupt_job(job),
                 Due::InterruptCall(call) => state.interrupt_call(call),
                 Due::Retry(job) => state.unpark(*job),
+                Due::Alone(generation) => state.alone(generation),
                 Due::PollFiles => state.poll_files(),
             }
         }

@@ -31,7 +31,7 @@ use provium_protocol::{FrameReader, ToAgent};
 
 pub(crate) use identity::Identity;
 use request::Job;
-use session::Session;
+use session::{End, Session};
 pub(crate) use state::{Role, State};
 
 use crate::link::{self, Link};
@@ -160,8 +160,9 @@ impl Server {
                 self.take_frames(session, reader)
             }
             Err(libc::EINTR | libc::EAGAIN) => None,
-            Ok(_) | Err(_) => {
-                self.lock().end_session(session.generation);
+            ended => {
+                let end = ended.map_or_else(End::by, |_| End::Over);
+                self.lock().end_session(session.generation, end);
                 Some(Vec::new())
             }
         };

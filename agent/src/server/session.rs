@@ -1,4 +1,4 @@
-//! A connection of the harness, from its acceptance to its end (E-043 to E-047).
+//! A connection of the harness, from its acceptance to its end (E-043 to E-047, E-091).
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
@@ -10,9 +10,11 @@ use provium_protocol::{
 use super::outbox::Outbox;
 use super::staged::Staged;
 use super::state::{Role, State};
+use super::timers::Due;
 use super::token::{Kind, token};
 use crate::link::Conn;
 use crate::sys::poll::{ONCE, READABLE, WRITABLE};
+use crate::sys::{Errno, socket};
 
 /// A connection and the bytes read from it. Its number tells it from those before.
 #[derive(Debug)]
@@ -37,6 +39,33 @@ impl Session {
     }
 }
 
+/// How a connection came to its end, which decides about a worker's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// One of the two sides ended it.
+    Over,
+    /// The transport dropped it: no connection survives a snapshot of the guest or its sleep.
+    Cut,
+    /// Another one took its place.
+    Replaced,
+}
+
+impl End {
+    /// That of a connection on which a call failed.
+    pub(crate) fn by(errno: Errno) -> Self {
+        if socket::was_cut(errno) {
+            Self::Cut
+        } else {
+            Self::Over
+        }
+    }
+}
+
+/// How long a worker without a connection waits for one, in the guest's own time. After a restore
+/// the harness comes at once if it has the worker's handle, and never if it has not: because the
+/// handle was closed between the snapshot and the restore, or is another VM's.
+const ALONE_NS: u64 = 30_000_000_000;
+
 /// The state of the current connection.
 #[derive(Debug, Default)]
 pub(crate) struct Current {
@@ -54,7 +83,7 @@ pub(crate) struct Current {
 impl State {
     /// A new connection replaces the one before (E-043).
     pub(crate) fn open_session(&mut self, conn: Conn, reader: FrameReader) -> Option<Arc<Session>> {
-        self.end_session(self.current.generation);
+        self.end_session(self.current.generation, End::Replaced);
         if self.quitting() {
             return None;
         }
@@ -80,8 +109,9 @@ impl State {
 
     /// Ends a connection if it is still the current one. What it waited for is given up; its
     /// handles stay, until the next hello decides about them (E-047). A worker ends with its
-    /// connection (E-091).
-    pub(crate) fn end_session(&mut self, generation: u64) {
+    /// connection (E-091), but not with one that was taken from both sides alike: after a restore
+    /// its handle is as good as any other, and the harness comes back for it (L-012).
+    pub(crate) fn end_session(&mut self, generation: u64, end: End) {
         if self.current.generation != generation {
             return;
         }
@@ -97,10 +127,27 @@ impl State {
         self.streams.clear();
         self.handles
             .retain(|handle| !matches!(handle, super::handles::Handle::Stream));
-        if self.role != Role::Main {
-            self.quit();
+        match end {
+            End::Over if self.role != Role::Main => self.quit(),
+            End::Cut => self.expect_host(),
+            End::Over | End::Replaced => {}
         }
         self.changed.notify_all();
+    }
+
+    /// A worker that has no connection waits for one, but not for ever.
+    pub(super) fn expect_host(&mut self) {
+        if self.role != Role::Main {
+            let generation = self.current.generation;
+            self.timers.after(ALONE_NS, Due::Alone(generation));
+        }
+    }
+
+    /// Nobody has come since this connection.
+    pub(super) fn alone(&mut self, generation: u64) {
+        if self.current.session.is_none() && self.current.generation == generation {
+            self.quit();
+        }
     }
 
     /// The connection, if it can be read from now.
@@ -158,7 +205,7 @@ impl State {
         match self.current.outbox.send(&session.conn, frame) {
             Ok(()) if self.current.outbox.is_empty() => {}
             Ok(()) => self.watch_session(),
-            Err(_) => self.end_session(generation),
+            Err(errno) => self.end_session(generation, End::by(errno)),
         }
     }
 
@@ -173,7 +220,7 @@ impl State {
                 self.changed.notify_all();
                 self.pump_stalled_streams();
             }
-            Err(_) => self.end_session(generation),
+            Err(errno) => self.end_session(generation, End::by(errno)),
         }
     }
 
@@ -209,7 +256,7 @@ impl State {
         if !serial::starts_call(early) {
             self.send(err_frame(0, &Error::new(ErrorKind::Protocol, why)));
         }
-        self.end_session(generation);
+        self.end_session(generation, End::Over);
     }
 
     fn greet(&mut self, hello: &Hello) {
@@ -243,6 +290,6 @@ impl State {
             message: why.to_owned(),
         };
         self.send_hello(answer.to_frame());
-        self.end_session(self.current.generation);
+        self.end_session(self.current.generation, End::Over);
     }
 }

@@ -22,6 +22,8 @@ pub(crate) enum Due {
     InterruptCall(u64),
     /// A parked job gets another try.
     Retry(Box<Job>),
+    /// A worker has been without a connection for long enough since the one with this number.
+    Alone(u64),
     /// Followed files that nobody reports changes of are looked at.
     PollFiles,
 }

@@ -95,6 +95,12 @@ pub(crate) fn datagram() -> Sys<Fd> {
         .map(Fd::new)
 }
 
+/// Whether an error says that the transport dropped a connection which neither side had ended: a
+/// call that waits is told of the reset, the next ones that there is no connection.
+pub(crate) fn was_cut(errno: Errno) -> bool {
+    matches!(errno, libc::ECONNRESET | libc::ENOTCONN | libc::ETIMEDOUT)
+}
+
 /// Whether an error only says that nothing can be moved right now.
 pub(crate) fn would_block(errno: Errno) -> bool {
     errno == libc::EAGAIN || errno == libc::EWOULDBLOCK

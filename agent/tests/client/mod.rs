@@ -84,10 +84,15 @@ impl Agent {
         client
     }
 
-    /// A connection to a worker.
+    /// The first connection to a worker.
     pub(crate) fn worker(&self, port: u32) -> Client {
+        self.worker_again(port, false)
+    }
+
+    /// A connection to a worker.
+    pub(crate) fn worker_again(&self, port: u32, resume: bool) -> Client {
         let mut client = Client::connect(&self.dir.path().join(format!("agent.{port}")));
-        let hello = client.hello(false).unwrap();
+        let hello = client.hello(resume).unwrap();
         assert!(hello.worker);
         client
     }
@@ -215,6 +220,14 @@ impl Client {
             Some(ToHost::HelloErr(error)) => Err(error),
             other => panic!("no hello: {other:?}"),
         }
+    }
+
+    /// Cuts the connection: what is left unread of an answer makes its end a reset, as a restore
+    /// of the guest does.
+    pub(crate) fn cut(mut self) {
+        self.start(&Ping {});
+        // One byte is there, so the rest is.
+        self.stream.read_exact(&mut [0]).unwrap();
     }
 
     pub(crate) fn send_raw(&mut self, bytes: &[u8]) {
