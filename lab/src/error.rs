@@ -62,6 +62,14 @@ impl Error {
         }
     }
 
+    /// Nothing, if what was to be closed had gone before; else the error itself (L-063).
+    pub(crate) fn unless_stale(self) -> Result<()> {
+        match *self.reason {
+            Reason::Stale(_) => Ok(()),
+            _ => Err(self),
+        }
+    }
+
     /// True when the wait was broken off from outside (deadline of the test, interruption), L-221.
     #[must_use]
     pub fn is_interrupted(&self) -> bool {

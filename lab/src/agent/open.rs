@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use provium_devices::virtio::vsock::{ConnectionState, VsockStream};
+use provium_devices::virtio::vsock::ConnectionState;
 use provium_devices::{ByteStream, StreamError};
 use provium_protocol::{AGENT_PORT, FrameReader, Hello, HelloOk, PROTOCOL_VERSION, serial};
 use provium_vmm::{Machine, MachineState};
@@ -49,14 +49,14 @@ pub(crate) enum OpenError {
     Broken(String),
 }
 
-/// Connects to the agent (or, with a port of its own, to a worker) and greets it. Tries until it succeeds or the
-/// caller gives up; `resume` asks the agent to keep the handles of the connection before (E-047).
+/// Connects to the agent and greets it. Tries until it succeeds or the caller gives up; `resume` asks the agent to
+/// keep the handles of the connection before (E-047).
 pub(crate) async fn open(
     world: &Arc<World>,
     machine: &Arc<Machine>,
     resume: bool,
 ) -> Result<(Arc<Link>, HelloOk), OpenError> {
-    let vsock = over_vsock(world, machine, AGENT_PORT, resume);
+    let vsock = over_vsock(world, machine, resume);
     let serial = over_serial(world, machine, resume);
     match both(vsock, serial).await {
         Either::First(result) | Either::Second(result) => result,
@@ -66,26 +66,53 @@ pub(crate) async fn open(
 async fn over_vsock(
     world: &Arc<World>,
     machine: &Arc<Machine>,
-    port: u32,
     resume: bool,
 ) -> Result<(Arc<Link>, HelloOk), OpenError> {
     loop {
-        match machine.vsock().connect(port) {
-            Ok(stream) => {
-                stream.subscribe(machine.signal());
-                if let Some(stream) = connected(stream).await? {
-                    let link = Link::new(Box::new(stream), FrameReader::new(), clock(machine));
-                    let greeted = greet(world, machine, link, resume, HELLO_TIMEOUT);
-                    if let Some(link) = greeted.await? {
-                        return Ok(link);
-                    }
-                }
-            }
-            Err(StreamError::MachineGone) => return Err(OpenError::MachineGone),
-            Err(_) => {}
+        if let Call::Met(link, hello) = try_vsock(world, machine, AGENT_PORT, resume).await? {
+            return Ok((link, hello));
         }
         retry(world, machine).await?;
     }
+}
+
+/// What became of a call on a port.
+enum Call {
+    /// It was answered.
+    Met(Arc<Link>, HelloOk),
+    /// Nobody listens there.
+    Refused,
+    /// It broke: a guest that was just restored drops the connections it had, and may drop a new one with them.
+    Lost,
+}
+
+/// One call on a port.
+async fn try_vsock(
+    world: &Arc<World>,
+    machine: &Arc<Machine>,
+    port: u32,
+    resume: bool,
+) -> Result<Call, OpenError> {
+    let stream = match machine.vsock().connect(port) {
+        Ok(stream) => stream,
+        Err(StreamError::MachineGone) => return Err(OpenError::MachineGone),
+        Err(_) => return Ok(Call::Lost),
+    };
+    stream.subscribe(machine.signal());
+    let ended = poll_fn(|_| match stream.connection() {
+        ConnectionState::Connecting => Poll::Pending,
+        ConnectionState::Connected => Poll::Ready(None),
+        ConnectionState::Ended(cause) => Poll::Ready(Some(cause)),
+    });
+    match ended.await {
+        None => {}
+        Some(Some(StreamError::MachineGone)) => return Err(OpenError::MachineGone),
+        Some(Some(StreamError::Refused)) => return Ok(Call::Refused),
+        Some(_) => return Ok(Call::Lost),
+    }
+    let link = Link::new(Box::new(stream), FrameReader::new(), clock(machine));
+    let greeted = greet(world, machine, link, resume, HELLO_TIMEOUT).await?;
+    Ok(greeted.map_or(Call::Lost, |(link, hello)| Call::Met(link, hello)))
 }
 
 /// Lets some guest time pass. No time passes in a machine that has stopped, and none is waited for.
@@ -94,20 +121,6 @@ async fn retry(world: &Arc<World>, machine: &Arc<Machine>) -> Result<(), OpenErr
     match machine.state() {
         MachineState::Stopped(_) => Err(OpenError::MachineGone),
         _ => Ok(()),
-    }
-}
-
-/// Waits until a connection is established; none when it was refused.
-async fn connected(stream: VsockStream) -> Result<Option<VsockStream>, OpenError> {
-    let state = poll_fn(|_| match stream.connection() {
-        ConnectionState::Connecting => Poll::Pending,
-        state => Poll::Ready(state),
-    })
-    .await;
-    match state {
-        ConnectionState::Ended(Some(StreamError::MachineGone)) => Err(OpenError::MachineGone),
-        ConnectionState::Connected => Ok(Some(stream)),
-        _ => Ok(None),
     }
 }
 
@@ -171,21 +184,34 @@ async fn greet(
     }
 }
 
-/// Connects to a worker, which listens already when its port is known (E-085).
+/// Connects to the worker with that process id. It listens from before its port is known until its end (E-085), so one
+/// call that is not taken tells that it is not there.
 pub(crate) async fn open_worker(
     world: &Arc<World>,
     machine: &Arc<Machine>,
     port: u32,
-) -> Result<(Arc<Link>, HelloOk), OpenError> {
-    match both(
-        over_vsock(world, machine, port, false),
-        Limit::new(world, machine, HELLO_TIMEOUT),
-    )
-    .await
-    {
-        Either::First(result) => result,
-        Either::Second(_) => Err(OpenError::Broken(format!(
-            "the worker does not answer on port {port}"
-        ))),
-    }
+    pid: i32,
+    resume: bool,
+) -> Result<Arc<Link>, OpenError> {
+    let called = async {
+        loop {
+            match try_vsock(world, machine, port, resume).await? {
+                Call::Lost => retry(world, machine).await?,
+                call => return Ok(call),
+            }
+        }
+    };
+    let problem = match both(called, Limit::new(world, machine, HELLO_TIMEOUT)).await {
+        Either::First(Ok(Call::Met(link, hello))) if hello.worker && hello.pid == pid => {
+            return Ok(link);
+        }
+        Either::First(Ok(Call::Met(_, hello))) => {
+            format!("process {} answers on its port {port}", hello.pid)
+        }
+        Either::First(Err(error)) => return Err(error),
+        Either::First(Ok(Call::Refused | Call::Lost)) | Either::Second(_) => {
+            format!("the worker does not answer on port {port}")
+        }
+    };
+    Err(OpenError::Broken(problem))
 }

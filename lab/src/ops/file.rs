@@ -340,10 +340,13 @@ impl File {
                 h: Some(file.0.h),
                 offset: None,
             };
-            let stream = file.request(call, op).await?;
+            let resource = file.resource();
+            // A stream belongs to the link it was opened on, which is not that of a file from before a restore.
+            let connection = file.0.connection.renewed(call, &resource).await?;
+            let stream = connection.request(call, &resource, &op).await?;
             Ok(Tail::new(
                 &file.0.guest,
-                &file.0.connection,
+                &connection,
                 stream,
                 kind,
                 file.0.path.clone(),
@@ -374,7 +377,9 @@ impl File {
                 if core.connection.is_stale() {
                     return Ok(());
                 }
-                file.request("file:close", ops::Close { h: core.h }).await
+                let closed = file.request("file:close", ops::Close { h: core.h }).await;
+                // It may have gone with its worker (L-063).
+                closed.or_else(Error::unless_stale)
             },
         )
     }

@@ -216,17 +216,18 @@ impl Process {
             timeout_ms: timeout.map(nanos_to_millis),
             kill,
         };
-        let request = core.connection.request(call, &resource, &op);
+        let connection = core.connection.renewed(call, &resource).await?;
+        let request = connection.request(call, &resource, &op);
         let result = match timeout {
             None => request.await?,
             Some(limit) => {
                 let what = format!("the end of the wait of {}", show_duration(limit));
-                core.connection
+                connection
                     .within_backstop(call, &resource, limit, &what, request)
                     .await?
             }
         };
-        whole_output(&core.connection, call, &resource, result).await
+        whole_output(&connection, call, &resource, result).await
     }
 
     fn remember(&self, result: ExecResult) -> RunResult {
@@ -355,16 +356,15 @@ impl Process {
             Which::Stderr => ("proc:stderr_stream", StreamKind::ProcStderr),
             _ => ("proc:stdout_stream", StreamKind::ProcStdout),
         };
-        let core = self.0.clone();
-        let op = ops::ProcStreamOpen { h: core.h, which };
-        self.start_request(call, op, move |stream| {
-            Tail::new(
-                &core.guest,
-                &core.connection,
-                stream,
-                kind,
-                format!("{}", core.h),
-            )
+        let process = self.clone();
+        self.start(call, async move {
+            let (core, resource) = (&process.0, process.resource());
+            let op = ops::ProcStreamOpen { h: core.h, which };
+            // A stream belongs to the link it was opened on, which is not that of a process from before a restore.
+            let connection = core.connection.renewed(call, &resource).await?;
+            let stream = connection.request(call, &resource, &op).await?;
+            let detail = format!("{}", core.h);
+            Ok(Tail::new(&core.guest, &connection, stream, kind, detail))
         })
     }
 
@@ -376,7 +376,10 @@ impl Process {
     /// Starts [`Process::close`].
     pub fn start_close(&self) -> Pending<()> {
         let process = self.clone();
-        self.start("proc:close", async move { process.end().await })
+        self.start("proc:close", async move {
+            // It may have gone with its worker (L-063).
+            process.end().await.or_else(Error::unless_stale)
+        })
     }
 
     async fn end(&self) -> Result<()> {

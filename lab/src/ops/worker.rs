@@ -35,7 +35,7 @@ impl WorkerCore {
         format!("worker {} of {}", self.h, self.vm)
     }
 
-    pub(crate) fn connection(&self, call: &'static str) -> Result<Connection> {
+    pub(crate) async fn connection(&self, call: &'static str) -> Result<Connection> {
         if self.ended.load(Ordering::Acquire) {
             return Err(Error::new(
                 call,
@@ -43,7 +43,7 @@ impl WorkerCore {
                 Reason::Closed("worker is closed"),
             ));
         }
-        Ok(self.connection.clone())
+        self.connection.renewed(call, &self.resource()).await
     }
 }
 
@@ -86,7 +86,7 @@ impl Guest {
                 .request(call, &guest.resource(), &ops::SpawnWorker { thread })
                 .await?;
             let connection = main
-                .open_worker(call, &guest.resource(), spawned.port)
+                .open_worker(call, &guest.resource(), spawned.port, spawned.pid)
                 .await?;
             Ok(Worker::new(&guest, connection, spawned))
         })
@@ -158,9 +158,9 @@ impl Worker {
     /// Ends it at once; its processes are killed (classic-api C-043).
     pub fn start_exit(&self) -> Pending<()> {
         let worker = self.clone();
-        self.guest.start("worker:kill", async move {
-            if let Some(connection) = worker.begin_end() {
-                let call = "worker:kill";
+        let call = "worker:kill";
+        self.guest.start(call, async move {
+            if let Some(connection) = worker.begin_end(call).await {
                 let resource = worker.core.resource();
                 // It may have gone by the first signal, when it has no processes.
                 let _killed = connection
@@ -183,7 +183,7 @@ impl Worker {
         let (call, world) = ("worker:close", self.guest.world().clone());
         Pending::new(&world, call, self.core.resource(), async move {
             const GRACE: Duration = Duration::from_secs(2);
-            let Some(connection) = worker.begin_end() else {
+            let Some(connection) = worker.begin_end(call).await else {
                 return Ok(());
             };
             let resource = worker.core.resource();
@@ -204,11 +204,18 @@ impl Worker {
         })
     }
 
-    /// Marks it ended; the connection to end it over, unless there is nothing to end.
-    fn begin_end(&self) -> Option<Connection> {
+    /// Marks it ended; the connection to end it over, unless there is nothing to end or nobody to ask.
+    async fn begin_end(&self, call: &'static str) -> Option<Connection> {
         self.core.registration.done();
-        let first = !self.core.ended.swap(true, Ordering::AcqRel);
-        (first && !self.core.connection.is_stale()).then(|| self.core.connection.clone())
+        if self.core.ended.swap(true, Ordering::AcqRel) {
+            return None;
+        }
+        let connection = &self.core.connection;
+        let renewed = connection.renewed(call, &self.core.resource()).await;
+        if renewed.is_err() {
+            connection.end_worker();
+        }
+        renewed.ok()
     }
 
     async fn exit(&self, connection: &Connection) {
@@ -220,7 +227,7 @@ impl Worker {
         let exit = connection.link().request(&ops::WorkerExit {});
         // The end of its connection ends it as well (E-091).
         let _either_way = both(exit, limit).await;
-        connection.link().fail("the worker was ended");
+        connection.end_worker();
     }
 }
 
@@ -271,5 +278,6 @@ impl Closable for Worker {
     fn abandon(&self) {
         self.core.registration.done();
         self.core.ended.store(true, Ordering::Release);
+        self.core.connection.end_worker();
     }
 }

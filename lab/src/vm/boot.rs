@@ -151,6 +151,9 @@ pub(super) async fn handshake(
             renewed.map_err(Some)?;
         }
         instance.adopt(&link, hello);
+        if greeting.resume {
+            instance.meet_workers(&machine).await;
+        }
         if let Some(ns) = greeting.clock_ns {
             let set = link.request(&ops::ClockSet { ns }).await;
             set.map_err(|error| Some(format!("initial_time: {error}")))?;

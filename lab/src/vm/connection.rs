@@ -1,8 +1,8 @@
 //! Making requests of a guest's agent: over a link that is there, found again after a loss, or given up
 //! (events-and-protocol E-047, E-048; lua-api L-061..L-063, L-243).
 
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -11,17 +11,15 @@ use provium_protocol::{ErrorKind, HelloOk, Operation};
 use provium_vmm::{Machine, MachineState};
 
 use super::Instance;
+use super::slot::{Attempt, WorkerPlace};
 use super::watch::{Verdict, watch};
-use crate::agent::{Link, LinkError, OpenError, open, open_worker};
+use crate::agent::{Link, LinkError, OpenError, open};
 use crate::error::{Error, GuestFailure, Reason, Result};
 use crate::state::{Need, VmState};
-use crate::wait::{Either, Limit, both, lock};
+use crate::wait::{Either, Limit, both, join_all, lock};
 
 /// How long a lost link may take to come back (E-048).
 const RECONNECT: Duration = Duration::from_secs(5);
-
-/// A reconnection under way, driven by whoever waits for it.
-pub(super) type Reconnect = Pin<Box<dyn Future<Output = Result<Arc<Link>, String>> + Send>>;
 
 /// A way to make requests of one agent process, as long as it lives. Handles keep the one they were made on.
 #[derive(Clone)]
@@ -30,8 +28,8 @@ pub(crate) struct Connection {
     machine: Arc<Machine>,
     link: Arc<Link>,
     epoch: u64,
-    /// A worker's link is its life: it is not made again (E-091).
-    worker: bool,
+    /// The worker it leads to; none for the main agent.
+    worker: Option<Arc<WorkerPlace>>,
 }
 
 /// Why there is no link to the agent.
@@ -41,6 +39,8 @@ pub(super) enum Lost {
     Suspended,
     /// The guest is gone, or counts as gone.
     Gone(String),
+    /// The guest is there, the worker is not.
+    Worker(String),
 }
 
 impl Lost {
@@ -49,6 +49,7 @@ impl Lost {
         match self {
             Self::Suspended => Self::Suspended,
             Self::Gone(last) => Self::Gone(format!("{cause}; {last}")),
+            Self::Worker(last) => Self::Worker(format!("{cause}; {last}")),
         }
     }
 }
@@ -87,26 +88,47 @@ impl Connection {
             machine,
             link,
             epoch,
-            worker: false,
+            worker: None,
         })
     }
 
-    /// To a worker that listens on `port`.
+    /// To a worker that was started over this one, and that listens on `port`.
     pub(crate) async fn open_worker(
         &self,
         call: &'static str,
         resource: &str,
         port: u32,
+        pid: i32,
     ) -> Result<Self> {
+        let worker = WorkerPlace::new(port, pid, self.epoch);
+        self.instance.add_worker(&worker);
         let world = self.instance.session.world();
-        let opened = open_worker(world, &self.machine(), port).await;
-        let (link, _) =
-            opened.map_err(|error| self.instance.dead(call, resource, &error.to_string()))?;
+        let met = worker.meet(world, &self.machine(), false).await;
+        let link = met.map_err(|cause| self.instance.dead(call, resource, &cause))?;
         Ok(Self {
             link,
-            worker: true,
+            worker: Some(worker),
             ..self.clone()
         })
+    }
+
+    /// To the same agent as it is now: on the link that took over what was opened over this one, and opening what
+    /// belongs to the present (L-250).
+    pub(crate) async fn renewed(&self, call: &'static str, resource: &str) -> Result<Self> {
+        let link = self.usable(call, resource).await?;
+        Ok(Self {
+            link,
+            machine: self.machine(),
+            epoch: self.instance.epoch(),
+            ..self.clone()
+        })
+    }
+
+    /// Ends the worker it leads to (E-091).
+    pub(crate) fn end_worker(&self) {
+        if let Some(worker) = &self.worker {
+            worker.end();
+        }
     }
 
     /// The link it was made on: what streams and uploads belong to.
@@ -123,7 +145,8 @@ impl Connection {
 
     /// Whether what was opened over it is gone (L-063).
     pub(crate) fn is_stale(&self) -> bool {
-        !self.instance.is_good(self.epoch) || (self.worker && self.link.down().is_some())
+        let ended = self.worker.as_ref().is_some_and(|worker| worker.is_ended());
+        ended || !self.instance.is_good(self.epoch)
     }
 
     pub(crate) fn file_opened(&self) {
@@ -144,10 +167,7 @@ impl Connection {
 
     /// The link to use now: its own, or the one that took over its handles (E-047).
     async fn usable(&self, call: &'static str, resource: &str) -> Result<Arc<Link>> {
-        if !self.instance.is_good(self.epoch) {
-            let reason = self.instance.stale_reason();
-            return Err(Error::new(call, resource, Reason::Stale(reason)));
-        }
+        self.check_good(call, resource)?;
         let machine = self.machine();
         if machine.state() == MachineState::Paused {
             // It would wait for an answer until somebody resumes the guest (L-056).
@@ -157,18 +177,48 @@ impl Connection {
         if machine.is_suspended() {
             return Err(Error::new(call, resource, Reason::Suspended));
         }
-        match self.link.down() {
-            None => Ok(self.link.clone()),
-            Some(cause) if self.worker => Err(Error::new(
-                call,
-                resource,
-                Reason::Stale(format!("the worker has ended: {cause}")),
-            )),
-            Some(_) => {
-                let link = self.instance.live_link(&machine).await;
-                link.map_err(|lost| self.instance.lost(call, resource, &lost))
+        match self.live_link().await {
+            Ok(link) => Ok(link),
+            Err(lost) => {
+                // A restart of the guest may have shown only now.
+                self.check_good(call, resource)?;
+                Err(self.instance.lost(call, resource, &lost))
             }
         }
+    }
+
+    /// The error for what does not exist in the guest as it is now (L-063).
+    fn check_good(&self, call: &'static str, resource: &str) -> Result<()> {
+        if self.instance.is_good(self.epoch) {
+            return Ok(());
+        }
+        let reason = self.instance.stale_reason();
+        Err(Error::new(call, resource, Reason::Stale(reason)))
+    }
+
+    /// The link to its agent, up; made again if it was lost.
+    async fn live_link(&self) -> Result<Arc<Link>, Lost> {
+        let machine = self.machine();
+        let Some(worker) = &self.worker else {
+            return self.instance.live_link(&machine).await;
+        };
+        if let Some(link) = worker.slot.up() {
+            return Ok(link);
+        }
+        // A worker's link also goes down with its guest. Whether the guest lives on shows on the main link.
+        self.instance.live_link(&machine).await?;
+        let mut meeting = pin!(worker.meet(self.instance.session.world(), &machine, true));
+        poll_fn(|cx| {
+            if let Some(cause) = self.instance.end() {
+                return Poll::Ready(Err(Lost::Gone(cause)));
+            }
+            if machine.is_suspended() {
+                worker.slot.stop_trying();
+                return Poll::Ready(Err(Lost::Suspended));
+            }
+            meeting.as_mut().poll(cx).map_err(Lost::Worker)
+        })
+        .await
     }
 
     /// One request and its answer. Never hangs on a guest that is gone: see [`watch`].
@@ -231,31 +281,27 @@ impl Connection {
         if let Some(error) = self.broken(call, resource) {
             return error;
         }
-        if self.worker {
-            // A worker's link also goes down with its guest. Whether the guest lives on shows on the main link.
-            if let Err(last) = self.instance.live_link(&self.machine()).await {
-                return self.instance.lost(call, resource, &last.after(cause));
-            }
-            if let Some(error) = self.broken(call, resource) {
-                return error;
-            }
-            let text = format!("the worker ended during the call: {cause}");
-            return Error::new(call, resource, Reason::Stale(text));
-        }
         debug_assert!(link.down().is_some());
-        match self.instance.live_link(&self.machine()).await {
-            Ok(_) => {
-                let note = match self.instance.previous_exit() {
+        match (self.live_link().await, &self.worker) {
+            (Ok(_), worker) => {
+                let exit = self.instance.previous_exit();
+                let note = match exit.filter(|_| worker.is_none()) {
                     Some(exit) => {
                         format!("the agent ended during the call ({exit}) and was started again")
                     }
                     None => {
-                        format!("the agent link was lost during the call ({cause}) and is back")
+                        let whose = if worker.is_some() { "worker" } else { "agent" };
+                        format!("the {whose} link was lost during the call ({cause}) and is back")
                     }
                 };
                 Error::new(call, resource, Reason::Protocol(note))
             }
-            Err(last) => self.instance.lost(call, resource, &last.after(cause)),
+            (Err(Lost::Worker(_)), _) => {
+                let text = format!("the worker ended during the call: {cause}");
+                let ended = Error::new(call, resource, Reason::Stale(text));
+                self.broken(call, resource).unwrap_or(ended)
+            }
+            (Err(last), _) => self.instance.lost(call, resource, &last.after(cause)),
         }
     }
 
@@ -315,6 +361,10 @@ impl Instance {
         match lost {
             Lost::Suspended => Error::new(call, resource, Reason::Suspended),
             Lost::Gone(cause) => self.dead(call, resource, cause),
+            Lost::Worker(cause) => {
+                let text = format!("the worker has ended: {cause}");
+                Error::new(call, resource, Reason::Stale(text))
+            }
         }
     }
 
@@ -328,11 +378,8 @@ impl Instance {
         self: &Arc<Self>,
         machine: &Arc<Machine>,
     ) -> Result<Arc<Link>, Lost> {
-        std::future::poll_fn(|cx| {
-            if let Some(link) = lock(&self.link)
-                .clone()
-                .filter(|link| link.down().is_none())
-            {
+        poll_fn(|cx| {
+            if let Some(link) = self.slot.up() {
                 return Poll::Ready(Ok(link));
             }
             if let Some(cause) = self.end() {
@@ -340,38 +387,43 @@ impl Instance {
             }
             if machine.is_suspended() {
                 // Attempts begin anew once it is awake; the time of one would run out meanwhile.
-                let attempt = lock(&self.reconnect).take();
-                drop(attempt);
+                self.slot.stop_trying();
                 return Poll::Ready(Err(Lost::Suspended));
             }
-            let mut slot = lock(&self.reconnect);
-            let attempt =
-                slot.get_or_insert_with(|| Box::pin(reconnect(self.clone(), machine.clone())));
-            match attempt.as_mut().poll(cx) {
-                Poll::Pending => Poll::Pending,
-                Poll::Ready(result) => {
-                    let ended = slot.take();
-                    drop(slot);
-                    drop(ended);
-                    if let Err(cause) = &result {
-                        self.die(cause);
-                    }
-                    Poll::Ready(result.map_err(Lost::Gone))
-                }
-            }
+            let begin = || -> Attempt { Box::pin(reconnect(self.clone(), machine.clone())) };
+            self.slot.poll_again(cx, begin).map_err(|cause| {
+                self.die(&cause);
+                Lost::Gone(cause)
+            })
         })
         .await
     }
 
-    /// Takes a link into use: notes which agent answers, and makes older handles stale if it is another one.
+    /// Meets the workers again whose connections went with the main agent's: those wait for that for a limited time.
+    /// One that has ended meanwhile says so to whoever uses it.
+    pub(super) async fn meet_workers(&self, machine: &Arc<Machine>) {
+        type Meeting = Pin<Box<dyn Future<Output = ()> + Send>>;
+        let meetings = self.good_workers().into_iter().map(|worker| -> Meeting {
+            let (world, machine) = (self.session.world().clone(), machine.clone());
+            Box::pin(async move { drop(worker.meet(&world, &machine, true).await) })
+        });
+        join_all(meetings.collect()).await;
+    }
+
+    /// Takes a link into use, and notes which agent answers.
     pub(super) fn adopt(&self, link: &Arc<Link>, hello: HelloOk) {
+        self.recognise(hello);
+        self.slot.put(link);
+    }
+
+    /// Notes which agent answers, and makes older handles stale if it is another one.
+    fn recognise(&self, hello: HelloOk) {
         let identity = (hello.boot_id, hello.pid);
         let before = lock(&self.agent).replace(identity.clone());
         if before.is_some_and(|before| before != identity) {
             self.new_epoch("the agent was started again");
         }
         *lock(&self.agent_exit) = hello.previous_exit;
-        *lock(&self.link) = Some(link.clone());
     }
 }
 
@@ -391,7 +443,11 @@ async fn reconnect(instance: Arc<Instance>, machine: Arc<Machine>) -> Result<Arc
                 *lock(&instance.agent) = None;
             }
             instance.serve_restarts(restarts);
-            instance.adopt(&link, hello);
+            instance.recognise(hello);
+            // Whoever waits for the link waits for the workers, too: it is in use when it is given back.
+            if !restarted {
+                instance.meet_workers(&machine).await;
+            }
             Ok(link)
         }
         Either::First(Err(OpenError::MachineGone)) => Err(instance

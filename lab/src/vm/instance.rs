@@ -1,15 +1,14 @@
 //! One boot of a VM: its machine, the link to its agent, and what has become of both.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Instant;
 
 use provium_protocol::event::{VmShutdown, VmSpawned};
 use provium_vmm::{Console, Machine, MachineEvent, MachineState, StopCause, Subscription};
 
-use super::connection::Reconnect;
 use super::options::BootOptions;
-use crate::agent::Link;
+use super::slot::{LinkSlot, WorkerPlace};
 use crate::pool::Charge;
 use crate::session::SessionCore;
 use crate::state::VmState;
@@ -27,8 +26,10 @@ pub(crate) struct Instance {
     machine: Mutex<Option<Arc<Machine>>>,
     console: Mutex<Arc<Console>>,
     facts: Arc<Facts>,
-    pub(super) link: Mutex<Option<Arc<Link>>>,
-    pub(super) reconnect: Mutex<Option<Reconnect>>,
+    /// The link to the main agent.
+    pub(super) slot: LinkSlot,
+    /// Those of workers that somebody holds a handle of, or of something in it.
+    workers: Mutex<Vec<Weak<WorkerPlace>>>,
     /// Identity of the agent that holds our handles: boot id and pid.
     pub(super) agent: Mutex<Option<(String, i32)>>,
     /// How the agent before the present one ended.
@@ -110,8 +111,8 @@ impl Instance {
             machine: Mutex::new(Some(machine)),
             console: Mutex::new(console),
             facts,
-            link: Mutex::default(),
-            reconnect: Mutex::default(),
+            slot: LinkSlot::default(),
+            workers: Mutex::default(),
             agent: Mutex::default(),
             agent_exit: Mutex::default(),
             restarts_served: AtomicUsize::new(0),
@@ -162,10 +163,7 @@ impl Instance {
 
     /// Takes over what was known at `moment`; links of later are over.
     pub(super) fn back_to(&self, moment: &Moment) {
-        if let Some(link) = lock(&self.link).take() {
-            link.fail("the VM was restored");
-        }
-        drop(lock(&self.reconnect).take());
+        self.hang_up("the VM was restored");
         (*lock(&self.agent)).clone_from(&moment.agent);
         *lock(&self.agent_exit) = None;
         self.restarts_served
@@ -177,7 +175,7 @@ impl Instance {
         *facts = FactState {
             spawned,
             was_spawned,
-            stale: "the VM was restored to before it was opened".to_owned(),
+            stale: "the VM was restored to an earlier snapshot".to_owned(),
             restarts: moment.restarts.clone(),
             good: moment.good.iter().copied().chain([epoch]).collect(),
             ..FactState::default()
@@ -323,11 +321,8 @@ impl Instance {
             machine.stop_for(cause);
         }
         drop(lock(&self.charge).take());
-        if let Some(link) = lock(&self.link).take() {
-            link.fail("the VM has stopped");
-        }
-        // Either holds this instance alive.
-        drop(lock(&self.reconnect).take());
+        // What is under way there holds this instance alive, and so does the subscription.
+        self.hang_up("the VM has stopped");
         drop(lock(&self.subscription).take());
         self.session.world().notify();
     }
@@ -348,9 +343,40 @@ impl Instance {
         self.open_streams.load(Ordering::Relaxed)
     }
 
-    /// Requests that the agent has not answered yet.
+    /// Requests that the agent or a worker has not answered yet.
     pub(super) fn in_flight(&self) -> usize {
-        lock(&self.link).as_ref().map_or(0, |link| link.in_flight())
+        let workers = self.workers();
+        let workers = workers.iter().map(|worker| worker.slot.in_flight());
+        self.slot.in_flight() + workers.sum::<usize>()
+    }
+
+    /// Notes a worker that has been started.
+    pub(super) fn add_worker(&self, worker: &Arc<WorkerPlace>) {
+        let mut workers = lock(&self.workers);
+        workers.retain(|worker| worker.strong_count() > 0);
+        workers.push(Arc::downgrade(worker));
+    }
+
+    fn workers(&self) -> Vec<Arc<WorkerPlace>> {
+        lock(&self.workers)
+            .iter()
+            .filter_map(Weak::upgrade)
+            .collect()
+    }
+
+    /// Workers of which there are handles that are good (L-063).
+    pub(super) fn good_workers(&self) -> Vec<Arc<WorkerPlace>> {
+        let mut workers = self.workers();
+        workers.retain(|worker| self.is_good(worker.epoch) && !worker.is_ended());
+        workers
+    }
+
+    /// Gives up all links into the guest.
+    fn hang_up(&self, cause: &str) {
+        self.slot.hang_up(cause);
+        for worker in self.workers() {
+            worker.slot.hang_up(cause);
+        }
     }
 
     pub(super) fn is_quiescent(&self) -> bool {

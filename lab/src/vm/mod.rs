@@ -9,6 +9,7 @@ mod instance;
 mod options;
 mod power;
 mod record;
+mod slot;
 mod snapshot;
 mod warm;
 mod watch;
