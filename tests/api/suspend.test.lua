@@ -17,15 +17,19 @@ for _, cpus in ipairs { 1, 4 } do
 
     vm:write_file("/tmp/kept", "kept")
     local f = vm:open_file("/tmp/kept", { read = true })
+    local worker, thread = vm:spawn_worker(), vm:spawn_worker { thread = true }
+    local in_worker = worker:open_file("/tmp/kept", { read = true })
     local counter = vm:run_async("i=0; while :; do i=$((i+1)); echo $i > /tmp/count; sleep 0.1; done")
     wait_until(function() return pcall(vm.stat, vm, "/tmp/count") end)
     local booted = vm:read_file("/proc/sys/kernel/random/boot_id")
-    for _ = 1, 2 do
+    for round = 1, 2 do
       suspend(vm)
       wake(vm)
       t:assert_eq(vm:state(), "booted")
       wait_until(function() return pcall(vm.stat, vm, "/tmp/awake") end, { desc = "the command to go on" })
       vm:unlink("/tmp/awake")
+      t:assert_eq(in_worker:read(2), ({ "ke", "pt" })[round])
+      t:assert_eq(worker:syscall(39).ret .. "/" .. thread:syscall(186).ret, worker:pid() .. "/" .. thread:tid())
     end
     t:assert_eq(vm:read_file("/proc/sys/kernel/random/boot_id"), booted)
     t:assert_eq(f:read_all(), "kept")
