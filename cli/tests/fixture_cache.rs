@@ -111,6 +111,9 @@ fn r089_r101_to_r104_the_life_of_a_fixture() {
     );
 }
 
+/// Does damage to a file.
+type Damage<'a> = &'a dyn Fn(&fs::File);
+
 #[test]
 fn r098_a_damaged_fixture_is_told_dropped_and_built_again() {
     let here = here();
@@ -119,7 +122,7 @@ fn r098_a_damaged_fixture_is_told_dropped_and_built_again() {
         panic!("one VM")
     };
     let good = fs::metadata(entry).unwrap().len();
-    let damage: [(&str, &str, &dyn Fn(&fs::File)); 5] = [
+    let damage: [(&str, &str, Damage); 5] = [
         ("its version", "format version 77", &|f| {
             f.write_all_at(&[77], 8).unwrap()
         }),

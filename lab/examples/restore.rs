@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use provium_lab::{BootOptions, Harness, Lab, RestoreFrom, Session, Vm};
+use provium_lab::{BootOptions, Harness, Lab, LabSnapshot, RestoreFrom, Session, Vm};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -90,25 +90,18 @@ fn main() -> Result<()> {
     let vm = declare(session.root(), "a")?;
     vm.restore(RestoreFrom::Path(path.clone()))?;
     let baseline = session.root().snapshot(None)?;
-    for (name, kib) in [
-        ("reset-small", 64),
-        ("reset-16MiB", 16 << 10),
-        ("reset-64MiB", 64 << 10),
-    ] {
-        let mut resets = Vec::new();
-        for _ in 0..11 {
-            // Zeroes are written like any other bytes, and the guest need not make them.
-            vm.run(&*format!(
-                "dd if=/dev/zero of=/tmp/dirt bs=64k count={}",
-                kib / 64
-            ))?
-            .assert_ok()?;
-            resets.push(timed(|| Ok(session.root().restore(&baseline)?))?);
-            assert!(vm.run("ls /tmp/dirt")?.exit_code != 0, "the dirt is gone");
-        }
-        println!("{name} {:.1} ms", median(resets));
+    let small = reset(&session, &vm, &baseline, 64)?;
+    println!("reset-small {small:.1} ms");
+    for mib in [16, 32, 64, 96] {
+        let took = reset(&session, &vm, &baseline, mib << 10)?;
+        println!("reset-{mib}MiB {took:.1} ms");
+        println!(
+            "reset-per-MiB-of-{mib} {:.3} ms",
+            (took - small) / f64::from(mib)
+        );
     }
     session.finish();
+    large(&harness, first, small)?;
 
     let session = Session::new(&harness, "clones");
     let vm = session.root().declare_vm(
@@ -156,4 +149,51 @@ fn restore_once(session: &Session, path: &std::path::Path) -> Result<Duration> {
     });
     session.leave_scope();
     taken
+}
+
+/// Milliseconds of a reset in place after a test that has written `kib` KiB.
+fn reset(session: &Session, vm: &Vm, baseline: &LabSnapshot, kib: u32) -> Result<f64> {
+    let mut resets = Vec::new();
+    for _ in 0..11 {
+        // Zeroes are written like any other bytes, and the guest need not make them.
+        let write = format!("dd if=/dev/zero of=/tmp/dirt bs=64k count={}", kib / 64);
+        vm.run(&*write)?.assert_ok()?;
+        resets.push(timed(|| Ok(session.root().restore(baseline)?))?);
+        assert!(vm.run("ls /tmp/dirt")?.exit_code != 0, "the dirt is gone");
+    }
+    Ok(median(resets))
+}
+
+/// The same with a VM of several times the memory, which has nothing in it: how much there is does not matter.
+fn large(harness: &std::sync::Arc<Harness>, first: f64, small: f64) -> Result<()> {
+    let session = Session::new(harness, "large");
+    let options = BootOptions {
+        memory: Some(2 << 30),
+        cold: true,
+        ..BootOptions::default()
+    };
+    let vm = session.root().declare_vm(Some("a"), "minimal", options)?;
+    vm.boot(BootOptions::default())?;
+    vm.run("sleep 0.1")?.assert_ok()?;
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("large.snap");
+    vm.snapshot(Some(&path))?;
+    session.finish();
+    let mut firsts = Vec::new();
+    for _ in 0..5 {
+        let harness = Harness::for_tests()?;
+        firsts.push(restore_once(&Session::new(&harness, "first"), &path)?);
+    }
+    println!(
+        "ratio restore-2GiB-vs-default {:.2}",
+        median(firsts) / first
+    );
+    let session = Session::new(harness, "large");
+    let vm = declare(session.root(), "a")?;
+    vm.restore(RestoreFrom::Path(path))?;
+    let baseline = session.root().snapshot(None)?;
+    let took = reset(&session, &vm, &baseline, 64)?;
+    println!("ratio reset-2GiB-vs-default {:.2}", took / small);
+    session.finish();
+    Ok(())
 }
