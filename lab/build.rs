@@ -22,7 +22,8 @@ fn main() {
         "protocol/Cargo.toml",
         "Cargo.toml",
     ] {
-        println!("cargo::rerun-if-changed={}", root.join(path).display());
+        // Relative to this package: a target directory may serve several checkouts.
+        println!("cargo::rerun-if-changed=../{path}");
     }
     println!("cargo::rerun-if-env-changed=PROVIUM_AGENT");
     let binary = match env::var_os("PROVIUM_AGENT") {
