@@ -13,6 +13,10 @@ use std::time::Duration;
 
 use crate::pace::{Permit, Seat};
 
+/// How long an executor waits, in host time, for another one of its pace that nobody lets run: one
+/// that the host waits for alternately with this one is let run much sooner.
+const RESTING: Duration = Duration::from_millis(20);
+
 /// Who asked for a restart in place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ResetBy {
@@ -27,6 +31,8 @@ pub(crate) enum Go {
     Run {
         /// Largest horizon of all demands; `u64::MAX` without a bound.
         until_ns: u64,
+        /// Whatever comes up comes up after this guest time; until then nothing is due.
+        from_ns: u64,
     },
     /// The world stands still and this executor was chosen to restart the machine, then to call
     /// [`Control::reset_done`].
@@ -125,32 +131,34 @@ impl Control {
         self.go.notify_all();
     }
 
-    /// A vCPU has executed something.
-    pub(crate) fn worked(&self) {
-        if let Some(seat) = self.seat.get() {
-            seat.worked();
-        }
-    }
-
-    /// Asks the others of the pace whether an executor that `may` run by itself may go on at
-    /// `now_ns`, and how far.
-    fn in_pace(&self, may: bool, now_ns: u64) -> Permit {
+    /// Asks the others of the pace whether an executor may go on at `now_ns`, and how far. By itself
+    /// it may if it is `wanted`.
+    fn in_pace(&self, state: &State, wanted: bool, now_ns: u64, idle_ns: u64) -> Permit {
+        let stays = || Permit {
+            until_ns: None,
+            from_ns: 0,
+            wake: Vec::new(),
+        };
         match self.seat.get() {
-            Some(seat) if may => seat.permit(now_ns),
+            Some(seat) if wanted => seat.permit(now_ns, idle_ns),
+            Some(seat) if state.demands.is_empty() && !state.barred() && !state.stop => {
+                seat.rest();
+                stays()
+            }
             Some(seat) => Permit {
-                until_ns: None,
                 wake: seat.leave(),
+                ..stays()
             },
             None => Permit {
-                until_ns: may.then_some(u64::MAX),
-                wake: Vec::new(),
+                until_ns: wanted.then_some(u64::MAX),
+                ..stays()
             },
         }
     }
 
     /// Tells the others of the pace that this executor stands still, before it does.
     fn leave_pace(&self) {
-        for wake in self.in_pace(false, 0).wake {
+        for wake in self.seat.get().map(Seat::leave).unwrap_or_default() {
             wake();
         }
     }
@@ -189,15 +197,16 @@ impl Control {
     }
 
     /// Blocks until the calling executor may go on, and says how. `now_ns` tells guest time, which
-    /// may be another after the wait: a machine that is put back to a snapshot waits here.
-    pub(crate) fn checkpoint(&self, now_ns: impl Fn() -> u64) -> Go {
+    /// may be another after the wait: a machine that is put back to a snapshot waits here. For
+    /// `idle_ns` from then on the guest has nothing to do.
+    pub(crate) fn checkpoint(&self, now_ns: impl Fn() -> u64, idle_ns: u64) -> Go {
         let mut state = self.lock();
         let mut counted = false;
         let go = loop {
             let now_ns = now_ns();
             let until_ns = self.horizon(&state);
-            let may = !state.stop && !state.barred() && until_ns > now_ns;
-            let permit = self.in_pace(may, now_ns);
+            let wanted = !state.stop && !state.barred() && until_ns > now_ns;
+            let permit = self.in_pace(&state, wanted, now_ns, idle_ns);
             if !permit.wake.is_empty() {
                 // They take locks like this one.
                 drop(state);
@@ -211,7 +220,8 @@ impl Control {
             if let Some(paced) = permit.until_ns {
                 state.demands_changed = false;
                 let until_ns = until_ns.min(paced);
-                break Go::Run { until_ns };
+                let from_ns = permit.from_ns.min(until_ns);
+                break Go::Run { until_ns, from_ns };
             }
             if !counted {
                 counted = true;
@@ -228,7 +238,20 @@ impl Control {
                 // Stays counted as parked: the world is still while it restarts the machine.
                 return Go::Reset(by);
             }
-            state = self.go.wait(state).unwrap_or_else(PoisonError::into_inner);
+            if !wanted {
+                state = self.go.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            // It waits for the others of its pace.
+            let waited = self.go.wait_timeout(state, RESTING);
+            let (guard, end) = waited.unwrap_or_else(PoisonError::into_inner);
+            state = guard;
+            if let (true, Some(seat)) = (end.timed_out(), self.seat.get()) {
+                let wake = seat.pass_resting();
+                drop(state);
+                wake.iter().for_each(|wake| wake());
+                state = self.lock();
+            }
         };
         if counted {
             state.parked -= 1;
@@ -419,7 +442,7 @@ mod tests {
         let (control, steps) = (control.clone(), steps.clone());
         std::thread::spawn(move || {
             loop {
-                match control.checkpoint(|| steps.load(Ordering::SeqCst)) {
+                match control.checkpoint(|| steps.load(Ordering::SeqCst), 0) {
                     Go::Run { .. } => {
                         steps.fetch_add(1, Ordering::SeqCst);
                     }

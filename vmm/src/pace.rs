@@ -4,6 +4,9 @@
 //! An idle guest jumps from timer to timer at no cost, a busy one takes its time. Without this, the
 //! idle ones of a lab would run hours ahead while the host waits for the busy one, and take the
 //! host's processors from it. So all run to the ends of their spans and wait there for each other.
+//! A span lasts a millisecond; while all are idle, until the first of them has something to do.
+//! One that has nothing to do in a span is not even woken for it: its clock is behind then, and put
+//! right before anything happens to it.
 //!
 //! Spans end at multiples of [`GRID_NS`] of guest time, where vCPUs change turns anyway, so that
 //! waiting there is nothing that a guest could notice.
@@ -13,10 +16,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Ends of spans, and of turns, are multiples of this much guest time.
 pub(crate) const GRID_NS: u64 = 1_000_000;
-
-/// Longest span, for machines that are all idle: how far one may get ahead that then has something
-/// to do.
-const LONGEST_NS: u64 = 32 * GRID_NS;
 
 /// The first end of a span after `now_ns`.
 pub(crate) fn next_end(now_ns: u64) -> u64 {
@@ -36,16 +35,19 @@ pub(crate) struct Pace {
 struct Members {
     next_id: u64,
     all: BTreeMap<u64, Member>,
-    /// Length of the latest span.
-    span_ns: u64,
-    /// A vCPU has executed something in it.
-    worked: bool,
 }
 
 struct Member {
     place: Place,
-    /// Where its span ends.
+    /// Where its span began.
+    begin_ns: u64,
+    /// Where it ends.
     end_ns: u64,
+    /// For how long after that it has nothing to do, as far as it knew when it arrived.
+    idle_ns: u64,
+    /// Nobody lets it run just now. Its place is kept: an idle one must not gain a span on a busy
+    /// one with every wait of the host.
+    resting: bool,
     wake: Wake,
 }
 
@@ -54,7 +56,7 @@ enum Place {
     /// Stands still for reasons of its own; nobody waits for it.
     Away,
     Running,
-    /// Waits for the others at the end of its span.
+    /// Waits for the others at the end of its span, or has nothing to do until there.
     Arrived,
 }
 
@@ -65,15 +67,19 @@ impl Members {
         if places().any(|place| place == Place::Running) {
             return Vec::new();
         }
-        self.span_ns = match std::mem::take(&mut self.worked) {
-            true => GRID_NS,
-            false => (2 * self.span_ns).clamp(GRID_NS, LONGEST_NS),
-        };
+        let arrived = self.all.values().filter(|m| m.place == Place::Arrived);
+        let idle_ns = arrived.map(|member| member.idle_ns).min().unwrap_or(0);
+        let span_ns = next_end(idle_ns);
         let mut wake = Vec::new();
         for (id, member) in &mut self.all {
             if member.place == Place::Arrived {
+                member.begin_ns = member.end_ns;
+                member.end_ns = member.end_ns.saturating_add(span_ns);
+                if member.idle_ns >= span_ns {
+                    member.idle_ns -= span_ns;
+                    continue;
+                }
                 member.place = Place::Running;
-                member.end_ns = member.end_ns.saturating_add(self.span_ns);
                 if *id != asking {
                     wake.push(member.wake.clone());
                 }
@@ -95,7 +101,10 @@ impl Pace {
         let id = members.next_id;
         let member = Member {
             place: Place::Away,
+            begin_ns: 0,
             end_ns: 0,
+            idle_ns: 0,
+            resting: false,
             wake,
         };
         members.all.insert(id, member);
@@ -116,23 +125,30 @@ pub(crate) struct Seat {
 pub(crate) struct Permit {
     /// How far it may; none if it has to wait until it is woken.
     pub(crate) until_ns: Option<u64>,
+    /// Where the others are at least: until here it was idle.
+    pub(crate) from_ns: u64,
     /// Others that may go on now; to be called without any lock of the caller's.
     pub(crate) wake: Vec<Wake>,
 }
 
 impl Seat {
-    /// The machine, at guest time `now_ns`, wants to go on.
-    pub(crate) fn permit(&self, now_ns: u64) -> Permit {
+    /// The machine, at guest time `now_ns`, wants to go on; it has nothing to do for `idle_ns`.
+    pub(crate) fn permit(&self, now_ns: u64, idle_ns: u64) -> Permit {
         let mut members = self.pace.lock();
         let mut wake = Vec::new();
         if let Some(member) = members.all.get_mut(&self.id) {
+            member.resting = false;
             match member.place {
                 Place::Away => {
                     member.place = Place::Running;
+                    member.begin_ns = now_ns;
                     member.end_ns = next_end(now_ns);
                 }
+                // Something came up for one that was idle.
+                Place::Arrived if now_ns < member.end_ns => member.place = Place::Running,
                 Place::Running if now_ns >= member.end_ns => {
                     member.place = Place::Arrived;
+                    member.idle_ns = idle_ns;
                     wake = members.advance(self.id);
                 }
                 Place::Running | Place::Arrived => {}
@@ -142,8 +158,27 @@ impl Seat {
         let running = member.filter(|member| member.place == Place::Running);
         Permit {
             until_ns: running.map(|member| member.end_ns),
+            from_ns: running.map_or(0, |member| member.begin_ns),
             wake,
         }
+    }
+
+    /// Nobody lets the machine run for now; it keeps its place.
+    pub(crate) fn rest(&self) {
+        let mut members = self.pace.lock();
+        if let Some(member) = members.all.get_mut(&self.id) {
+            member.resting = true;
+        }
+    }
+
+    /// The machine has waited for so long that nobody is to wait for those that rest; gives those
+    /// that may go on now.
+    pub(crate) fn pass_resting(&self) -> Vec<Wake> {
+        let mut members = self.pace.lock();
+        for member in members.all.values_mut().filter(|member| member.resting) {
+            member.place = Place::Away;
+        }
+        members.advance(self.id)
     }
 
     /// The machine stands still for reasons of its own; gives those that may go on now.
@@ -156,11 +191,6 @@ impl Seat {
             }
             _ => Vec::new(),
         }
-    }
-
-    /// A vCPU of the machine has executed something.
-    pub(crate) fn worked(&self) {
-        self.pace.lock().worked = true;
     }
 }
 
@@ -187,10 +217,15 @@ mod tests {
     }
 
     /// Asks, and wakes whom it should.
-    fn permit(seat: &Seat, now_ns: u64) -> Option<u64> {
-        let permit = seat.permit(now_ns);
+    fn permit_idle(seat: &Seat, now_ns: u64, idle_ns: u64) -> Option<u64> {
+        let permit = seat.permit(now_ns, idle_ns);
         permit.wake.iter().for_each(|wake| wake());
         permit.until_ns
+    }
+
+    /// The same for one that is busy.
+    fn permit(seat: &Seat, now_ns: u64) -> Option<u64> {
+        permit_idle(seat, now_ns, 0)
     }
 
     const MS: u64 = GRID_NS;
@@ -201,19 +236,34 @@ mod tests {
         let (seat, _) = seat(&pace);
         assert_eq!(permit(&seat, 5), Some(MS));
         assert_eq!(permit(&seat, 6), Some(MS));
-        seat.worked();
         assert_eq!(permit(&seat, MS), Some(2 * MS));
-        seat.worked();
         assert_eq!(permit(&seat, 2 * MS + 7), Some(3 * MS));
-        // Idle: further and further, up to a point.
-        let mut at = 3 * MS;
-        let mut spans = Vec::new();
-        for _ in 0..8 {
-            let end = permit(&seat, at).unwrap();
-            spans.push((end - at) / MS);
-            at = end;
+        // Idle until something is due, and the span in which it is.
+        assert_eq!(permit_idle(&seat, 3 * MS, 70 * MS + 1), Some(74 * MS));
+        assert_eq!(permit(&seat, 74 * MS), Some(75 * MS));
+    }
+
+    #[test]
+    fn all_idle_go_on_until_the_first_has_something_to_do() {
+        let pace = Arc::default();
+        let ((a, woken_a), (b, _)) = (seat(&pace), seat(&pace));
+        permit(&a, 0);
+        permit(&b, 0);
+        assert_eq!(permit_idle(&a, MS, 1000 * MS), None);
+        // The other one is not woken for a span in which it has nothing to do.
+        assert_eq!(permit_idle(&b, MS, 30 * MS), Some(32 * MS));
+        assert_eq!(permit(&b, 32 * MS), Some(33 * MS));
+        assert_eq!(woken_a.load(Ordering::SeqCst), 0);
+        // Something comes for it: it is where the others are.
+        let late = a.permit(MS, 0);
+        assert_eq!((late.from_ns, late.until_ns), (32 * MS, Some(33 * MS)));
+        assert_eq!(permit_idle(&a, 33 * MS, 2 * MS), None);
+        for end in 33..36 {
+            assert_eq!(woken_a.load(Ordering::SeqCst), 0);
+            assert_eq!(permit(&b, end * MS), Some((end + 1) * MS));
         }
-        assert_eq!(spans, [2, 4, 8, 16, 32, 32, 32, 32]);
+        assert_eq!(woken_a.load(Ordering::SeqCst), 1);
+        assert_eq!(permit(&a, 33 * MS), Some(36 * MS));
     }
 
     #[test]
@@ -224,12 +274,35 @@ mod tests {
         assert_eq!(permit(&b, 70 * MS), Some(71 * MS));
         assert_eq!(permit(&a, MS), None);
         assert_eq!(permit(&a, MS), None);
-        b.worked();
         assert_eq!(woken_a.load(Ordering::SeqCst), 0);
         assert_eq!(permit(&b, 71 * MS), Some(72 * MS));
         assert_eq!(woken_a.load(Ordering::SeqCst), 1);
         assert_eq!(woken_b.load(Ordering::SeqCst), 0);
         assert_eq!(permit(&a, MS), Some(2 * MS));
+    }
+
+    #[test]
+    fn one_that_rests_keeps_its_place_and_is_passed_in_the_end() {
+        let pace = Arc::default();
+        let ((a, _), (b, _)) = (seat(&pace), seat(&pace));
+        permit(&a, 0);
+        permit(&b, 0);
+        assert_eq!(permit(&b, MS), None);
+        // The host waits again and again; each time the busy one gets a little further.
+        for at in [100, 200, 300] {
+            a.rest();
+            b.rest();
+            assert_eq!(permit(&b, MS), None);
+            assert_eq!(permit(&a, at), Some(MS));
+        }
+        assert_eq!(permit(&a, MS), Some(2 * MS));
+        assert_eq!(permit(&b, MS), Some(2 * MS));
+        // Nobody asks for it any more.
+        a.rest();
+        assert_eq!(permit(&b, 2 * MS), None);
+        assert!(b.pass_resting().is_empty());
+        assert_eq!(permit(&b, 2 * MS), Some(3 * MS));
+        assert_eq!(permit(&a, 400), Some(MS));
     }
 
     #[test]

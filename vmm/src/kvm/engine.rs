@@ -176,7 +176,7 @@ impl KvmEngine {
         let _kickable = unsafe { seat.kick.register(page) };
         let shared = &parts.shared;
         loop {
-            match shared.control.checkpoint(|| 0) {
+            match shared.control.checkpoint(|| 0, 0) {
                 Go::Stop => return,
                 Go::Reset(by) => {
                     restart(shared, &parts.board, &parts.loader, self, by);

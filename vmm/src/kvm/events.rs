@@ -177,7 +177,7 @@ impl DeviceLoop {
         let shared = self.parts.shared.clone();
         loop {
             if self.woken.swap(false, Ordering::AcqRel) {
-                match shared.control.checkpoint(|| 0) {
+                match shared.control.checkpoint(|| 0, 0) {
                     Go::Stop => return,
                     Go::Reset(by) => {
                         restart(&shared, &self.parts.board, &self.parts.loader, engine, by);

@@ -55,8 +55,6 @@ pub(super) struct Core {
     last: usize,
     /// Generation of the bell's signal that the waiters have judged.
     rung: u64,
-    /// A vCPU has had a turn since somebody asked.
-    worked: bool,
     /// Counts of processors that a restart has replaced.
     retired_before: u64,
     unknown_before: Vec<(String, u64)>,
@@ -123,7 +121,6 @@ impl Core {
             pins,
             last: 0,
             rung: 0,
-            worked: false,
             retired_before: 0,
             unknown_before: Vec::new(),
         })
@@ -272,7 +269,6 @@ impl Core {
         // A run may end there (see [`crate::pace`]), so a turn always does.
         let end = end.min(next_end(now));
         self.last = index;
-        self.worked = true;
         let shutdown = self.turn(index, now, end);
         clock.advance_to(self.cpus.ticks(index));
         if shutdown {
@@ -282,9 +278,17 @@ impl Core {
         }
     }
 
-    /// Whether a vCPU had a turn since the last call.
-    pub(super) fn take_worked(&mut self) -> bool {
-        std::mem::take(&mut self.worked)
+    /// For how long from now nothing is due.
+    pub(super) fn idle_ns(&self) -> u64 {
+        let clock = &self.parts.shared.clock;
+        let now = clock.now_ns();
+        let alarm = clock.next_alarm_ns().unwrap_or(u64::MAX);
+        let next = match self.next_runnable(now) {
+            _ if self.parts.board.button.is_suspended() => alarm,
+            Some(_) => now,
+            None => alarm.min(self.next_timer_of_others(usize::MAX)),
+        };
+        next.saturating_sub(now)
     }
 
     /// The first vCPU after the one that had the last turn which has something to do.

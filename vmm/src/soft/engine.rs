@@ -141,8 +141,12 @@ impl Runner {
     fn run(&self) {
         let _departure = Departure(&self.parts);
         let shared = &self.parts.shared;
+        let mut idle_ns = 0;
         loop {
-            match shared.control.checkpoint(|| shared.clock.now_ns()) {
+            let go = shared
+                .control
+                .checkpoint(|| shared.clock.now_ns(), std::mem::take(&mut idle_ns));
+            match go {
                 Go::Stop => return,
                 Go::Reset(by) => {
                     restart(
@@ -154,36 +158,40 @@ impl Runner {
                     );
                     shared.control.reset_done();
                 }
-                Go::Run { until_ns } => self.stretch(until_ns),
+                Go::Run { until_ns, from_ns } => idle_ns = self.stretch(from_ns, until_ns),
             }
         }
     }
 
-    /// Moves the guest until something wants the thread's attention elsewhere.
-    fn stretch(&self, until_ns: u64) {
+    /// Moves the guest until something wants the thread's attention elsewhere; for how long it then
+    /// has nothing to do.
+    fn stretch(&self, from_ns: u64, until_ns: u64) -> u64 {
         let shared = &self.parts.shared;
         let mut core = lock(&self.engine.core);
         loop {
-            if shared.control.wants_attention() && shared.control.take_activity() {
+            // What is due before comes first.
+            let late = shared.clock.now_ns() < from_ns;
+            if !late && shared.control.wants_attention() && shared.control.take_activity() {
                 core.take_up_activity();
             }
-            let progress = core.run(until_ns);
+            let progress = core.run(if late { from_ns } else { until_ns });
             shared.clock.fire_due();
             shared.console.announce();
             core.settle();
-            if core.take_worked() {
-                shared.control.worked();
-            }
             match progress {
-                Progress::TripleFault => return shared.triple_fault(),
+                Progress::TripleFault => {
+                    shared.triple_fault();
+                    return 0;
+                }
                 Progress::Asleep if !shared.control.wants_attention() => {
                     drop(core);
-                    return shared.control.idle(None);
+                    shared.control.idle(None);
+                    return 0;
                 }
                 Progress::Asleep | Progress::Ran => {}
             }
             if shared.clock.now_ns() >= until_ns || shared.control.wants_checkpoint() {
-                return;
+                return core.idle_ns();
             }
         }
     }
