@@ -80,10 +80,12 @@ fn l206_a_busy_worker_is_not_saved() {
 #[test]
 fn l063_workers_that_a_restore_ends() {
     let (_session, vm) = booted("ends");
-    let closed = vm.spawn_worker(false).unwrap();
+    let dropped = vm.spawn_worker(false).unwrap();
     let snapshot = vm.snapshot(None).unwrap();
     let later = vm.spawn_worker(false).unwrap();
-    closed.close().unwrap();
+    let pid = dropped.pid();
+    dropped.close().unwrap();
+    drop(dropped);
     vm.close();
     vm.restore(RestoreFrom::Snapshot(snapshot)).unwrap();
     let stale = later.run("true").unwrap_err().to_string();
@@ -91,7 +93,7 @@ fn l063_workers_that_a_restore_ends() {
         stale.contains("the VM was restored to an earlier snapshot since it was opened"),
         "{stale}"
     );
-    let is_there = || vm.stat(format!("/proc/{}", closed.pid()), true).is_ok();
+    let is_there = || vm.stat(format!("/proc/{pid}"), true).is_ok();
     assert!(is_there());
     vm.clock().sleep(Duration::from_secs(31)).unwrap();
     assert!(!is_there());

@@ -1,7 +1,6 @@
 //! Open files (lua-api L-104 and section 6).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use provium_protocol::Operation;
 use provium_protocol::ops::{self, open_mode};
@@ -11,7 +10,7 @@ use super::files::{PIECE, show};
 use super::stream::{StreamKind, Tail};
 use crate::error::{Error, Reason, Result};
 use crate::session::{Class, Closable, Registration};
-use crate::vm::{Connection, VmCore};
+use crate::vm::{Connection, Since, VmCore};
 use crate::wait::Pending;
 
 /// How a file is opened (L-104).
@@ -104,7 +103,7 @@ struct Core {
     h: u64,
     fd: i32,
     path: String,
-    closed: AtomicBool,
+    closed: Since<()>,
     registration: Registration,
 }
 
@@ -147,7 +146,7 @@ impl File {
             h: opened.h,
             fd: opened.fd,
             path,
-            closed: AtomicBool::new(false),
+            closed: Since::default(),
             registration,
         }));
         file.0.registration.set(&file);
@@ -167,7 +166,19 @@ impl File {
     }
 
     fn is_closed(&self) -> bool {
-        self.0.closed.load(Ordering::Acquire)
+        let core = &self.0;
+        if core.connection.undone(&core.closed) {
+            // A restore has opened it again (L-012): it counts, and its scope is to close it.
+            core.connection.file_opened();
+            core.registration.set(self);
+        }
+        core.connection.recall(&core.closed).is_some()
+    }
+
+    /// Notes that it is closed; false if it is already.
+    fn note_closed(&self) -> bool {
+        let core = &self.0;
+        !self.is_closed() && core.connection.note(&core.closed, ())
     }
 
     fn start<T: Send + 'static>(
@@ -362,7 +373,7 @@ impl File {
     /// Starts [`File::close`].
     pub fn start_close(&self) -> Pending<()> {
         let file = self.clone();
-        let first = !self.0.closed.swap(true, Ordering::AcqRel);
+        let first = self.note_closed();
         Pending::new(
             self.0.guest.world(),
             "file:close",
@@ -410,10 +421,10 @@ impl Closable for File {
     }
 
     fn abandon(&self) {
-        self.0.registration.done();
-        if !self.0.closed.swap(true, Ordering::AcqRel) {
+        if self.note_closed() {
             self.0.connection.file_closed();
         }
+        self.0.registration.done();
     }
 }
 

@@ -88,7 +88,7 @@ impl Guest {
         self.vm.state().check(Need::Booted).map_err(error)?;
         match &self.worker {
             None => self.vm.connection(call).await,
-            Some(worker) => worker.connection(call).await,
+            Some(worker) => worker.connection(self, call).await,
         }
     }
 

@@ -1,6 +1,6 @@
 //! Processes that run on their own (lua-api section 7).
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use provium_protocol::ops::{self, ExecResult, ProcStatus, Which};
@@ -11,8 +11,8 @@ use super::{Command, Guest, RunResult};
 use crate::error::{Error, Reason, Result};
 use crate::session::{Class, Closable, Registration};
 use crate::units::show_duration;
-use crate::vm::{Connection, VmCore};
-use crate::wait::{Either, Limit, Pending, both, lock, nanos_to_millis};
+use crate::vm::{Connection, Since, VmCore};
+use crate::wait::{Either, Limit, Pending, both, nanos_to_millis};
 
 /// What `proc:status()` says (L-132).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,16 +47,11 @@ struct Core {
     h: u64,
     pid: i32,
     command: String,
-    state: Mutex<State>,
-    registration: Registration,
-}
-
-#[derive(Default)]
-struct State {
     /// What the first completed wait gave; later ones give the same (L-129).
-    result: Option<RunResult>,
-    stdin_closed: bool,
-    closed: bool,
+    result: Since<RunResult>,
+    stdin_closed: Since<()>,
+    closed: Since<()>,
+    registration: Registration,
 }
 
 impl Guest {
@@ -96,7 +91,9 @@ impl Process {
             h: spawned.h,
             pid: spawned.pid,
             command,
-            state: Mutex::default(),
+            result: Since::default(),
+            stdin_closed: Since::default(),
+            closed: Since::default(),
             registration,
         }));
         process.0.registration.set(&process);
@@ -136,7 +133,15 @@ impl Process {
         call: &'static str,
         operation: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Pending<T> {
+        self.reopen();
         Pending::new(self.0.guest.world(), call, self.resource(), operation)
+    }
+
+    /// Hands it to its scope again if a restore has undone its closing (L-012).
+    fn reopen(&self) {
+        if self.0.connection.undone(&self.0.closed) {
+            self.0.registration.set(self);
+        }
     }
 
     fn start_request<O, T>(
@@ -176,8 +181,8 @@ impl Process {
                 let text = "timeout must be more than zero; proc:status() tells without waiting";
                 return Err(process.error(call, Reason::Refused(text.to_owned())));
             }
-            if let Some(result) = &lock(&process.0.state).result {
-                return Ok(result.clone());
+            if let Some(result) = process.result() {
+                return Ok(result);
             }
             let result = process.wait_op(call, timeout, true).await?;
             Ok(process.remember(result))
@@ -192,7 +197,7 @@ impl Process {
         let call = "vm:job_wait";
         let process = self.clone();
         self.start(call, async move {
-            if let Some(result) = lock(&process.0.state).result.clone() {
+            if let Some(result) = process.result() {
                 let (stdout, stderr) = (result.stdout.clone(), result.stderr.clone());
                 return Ok((Some(result), stdout, stderr));
             }
@@ -231,8 +236,10 @@ impl Process {
     }
 
     fn remember(&self, result: ExecResult) -> RunResult {
-        let result = RunResult::from_wire(&self.0.command, result);
-        lock(&self.0.state).result.get_or_insert(result).clone()
+        let core = &self.0;
+        let result = RunResult::from_wire(&core.command, result);
+        core.connection.note(&core.result, result.clone());
+        self.result().unwrap_or(result)
     }
 
     /// Sends a signal to its process group; nothing happens if it has ended (L-130).
@@ -297,7 +304,8 @@ impl Process {
         let call = "proc:stdin_write";
         let (process, data) = (self.clone(), data.to_vec());
         self.start(call, async move {
-            if lock(&process.0.state).stdin_closed {
+            let core = &process.0;
+            if core.connection.recall(&core.stdin_closed).is_some() {
                 return Err(process.error(call, Reason::Closed("standard input is closed")));
             }
             let mut written = 0;
@@ -323,7 +331,7 @@ impl Process {
 
     /// Starts [`Process::close_stdin`].
     pub fn start_close_stdin(&self) -> Pending<()> {
-        lock(&self.0.state).stdin_closed = true;
+        self.0.connection.note(&self.0.stdin_closed, ());
         self.start_request(
             "proc:close_stdin",
             ops::ProcCloseStdin { h: self.0.h },
@@ -386,17 +394,10 @@ impl Process {
         const GRACE: Duration = Duration::from_secs(2);
         let core = &self.0;
         core.registration.done();
-        let waited = {
-            let mut state = lock(&core.state);
-            if std::mem::replace(&mut state.closed, true) {
-                return Ok(());
-            }
-            state.result.is_some()
-        };
-        if core.connection.is_stale() {
+        if !core.connection.note(&core.closed, ()) || core.connection.is_stale() {
             return Ok(());
         }
-        if !waited {
+        if self.result().is_none() {
             self.signal_op(15).await?;
             let resource = self.resource();
             let op = ops::ProcWait {
@@ -435,7 +436,7 @@ impl Process {
     /// The result of a completed wait, if there was one.
     #[must_use]
     pub fn result(&self) -> Option<RunResult> {
-        lock(&self.0.state).result.clone()
+        self.0.connection.recall(&self.0.result)
     }
 }
 
@@ -459,7 +460,7 @@ impl Closable for Process {
     }
 
     fn abandon(&self) {
-        lock(&self.0.state).closed = true;
+        self.0.connection.note(&self.0.closed, ());
         self.0.registration.done();
     }
 }

@@ -2,7 +2,6 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use provium_protocol::ops::{self, ProcStatus};
@@ -10,7 +9,7 @@ use provium_protocol::ops::{self, ProcStatus};
 use super::{Guest, ProcessStatus};
 use crate::error::{Error, Reason, Result};
 use crate::session::{Class, Closable, Registration};
-use crate::vm::{Connection, VmCore};
+use crate::vm::{Connection, Since, VmCore};
 use crate::wait::{Either, Limit, Pending, both};
 
 /// A worker. It is a [`Guest`] of its own: every guest operation works on it (L-139). Clones are the same worker.
@@ -26,7 +25,7 @@ pub(crate) struct WorkerCore {
     pid: i32,
     tid: i32,
     connection: Connection,
-    ended: AtomicBool,
+    ended: Since<()>,
     registration: Registration,
 }
 
@@ -35,8 +34,20 @@ impl WorkerCore {
         format!("worker {} of {}", self.h, self.vm)
     }
 
-    pub(crate) async fn connection(&self, call: &'static str) -> Result<Connection> {
-        if self.ended.load(Ordering::Acquire) {
+    /// A connection on which operations of `guest`, which is this worker, can be made now.
+    pub(crate) async fn connection(
+        self: &Arc<Self>,
+        guest: &Guest,
+        call: &'static str,
+    ) -> Result<Connection> {
+        if self.connection.undone(&self.ended) {
+            // A restore has brought it back (L-012): its scope is to end it.
+            self.registration.set(&Worker {
+                guest: guest.clone(),
+                core: self.clone(),
+            });
+        }
+        if self.connection.recall(&self.ended).is_some() {
             return Err(Error::new(
                 call,
                 self.resource(),
@@ -101,7 +112,7 @@ impl Worker {
             pid: spawned.pid,
             tid: spawned.tid,
             connection,
-            ended: AtomicBool::new(false),
+            ended: Since::default(),
             registration: parent.session().register(Class::Worker),
         });
         let guest = Guest {
@@ -207,10 +218,10 @@ impl Worker {
     /// Marks it ended; the connection to end it over, unless there is nothing to end or nobody to ask.
     async fn begin_end(&self, call: &'static str) -> Option<Connection> {
         self.core.registration.done();
-        if self.core.ended.swap(true, Ordering::AcqRel) {
+        let connection = &self.core.connection;
+        if !connection.note(&self.core.ended, ()) {
             return None;
         }
-        let connection = &self.core.connection;
         let renewed = connection.renewed(call, &self.core.resource()).await;
         if renewed.is_err() {
             connection.end_worker();
@@ -277,7 +288,7 @@ impl Closable for Worker {
 
     fn abandon(&self) {
         self.core.registration.done();
-        self.core.ended.store(true, Ordering::Release);
+        self.core.connection.note(&self.core.ended, ());
         self.core.connection.end_worker();
     }
 }

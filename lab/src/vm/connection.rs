@@ -24,10 +24,10 @@ const RECONNECT: Duration = Duration::from_secs(5);
 /// A way to make requests of one agent process, as long as it lives. Handles keep the one they were made on.
 #[derive(Clone)]
 pub(crate) struct Connection {
-    instance: Arc<Instance>,
+    pub(super) instance: Arc<Instance>,
     machine: Arc<Machine>,
     link: Arc<Link>,
-    epoch: u64,
+    pub(super) epoch: u64,
     /// The worker it leads to; none for the main agent.
     worker: Option<Arc<WorkerPlace>>,
 }
@@ -127,7 +127,7 @@ impl Connection {
     /// Ends the worker it leads to (E-091).
     pub(crate) fn end_worker(&self) {
         if let Some(worker) = &self.worker {
-            worker.end();
+            worker.end(&self.instance);
         }
     }
 
@@ -145,8 +145,8 @@ impl Connection {
 
     /// Whether what was opened over it is gone (L-063).
     pub(crate) fn is_stale(&self) -> bool {
-        let ended = self.worker.as_ref().is_some_and(|worker| worker.is_ended());
-        ended || !self.instance.is_good(self.epoch)
+        let ended = |worker: &Arc<WorkerPlace>| worker.is_ended(&self.instance);
+        self.worker.as_ref().is_some_and(ended) || !self.instance.is_good(self.epoch)
     }
 
     pub(crate) fn file_opened(&self) {
@@ -202,6 +202,9 @@ impl Connection {
         let Some(worker) = &self.worker else {
             return self.instance.live_link(&machine).await;
         };
+        if worker.is_ended(&self.instance) {
+            return Err(Lost::Worker("it was closed".to_owned()));
+        }
         if let Some(link) = worker.slot.up() {
             return Ok(link);
         }

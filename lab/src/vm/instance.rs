@@ -187,6 +187,13 @@ impl Instance {
         lock(&self.facts.state).good.contains(&epoch)
     }
 
+    /// Whether what came to be in the epoch `at` of something opened in `opened` is still so: unless the guest was put
+    /// back to in between. What does not exist in the guest stays what it last was.
+    pub(super) fn lasts(&self, at: u64, opened: u64) -> bool {
+        let good = &lock(&self.facts.state).good;
+        good.contains(&at) || !good.contains(&opened)
+    }
+
     pub(super) fn cid(&self) -> u32 {
         self.cid.load(Ordering::Acquire)
     }
@@ -367,7 +374,7 @@ impl Instance {
     /// Workers of which there are handles that are good (L-063).
     pub(super) fn good_workers(&self) -> Vec<Arc<WorkerPlace>> {
         let mut workers = self.workers();
-        workers.retain(|worker| self.is_good(worker.epoch) && !worker.is_ended());
+        workers.retain(|worker| self.is_good(worker.epoch) && !worker.is_ended(self));
         workers
     }
 

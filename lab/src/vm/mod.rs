@@ -9,6 +9,7 @@ mod instance;
 mod options;
 mod power;
 mod record;
+mod since;
 mod slot;
 mod snapshot;
 mod warm;
@@ -24,6 +25,7 @@ pub(crate) use connection::{Connection, guest_failure};
 pub use console::{Console, ConsoleStream};
 pub(crate) use instance::Instance;
 pub use options::{BootOptions, FileContent, InjectedFile};
+pub(crate) use since::Since;
 pub(crate) use snapshot::{Offender, Standing, refuse_offenders, rewind};
 pub use snapshot::{RestoreFrom, Snapshot};
 

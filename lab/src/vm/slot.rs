@@ -1,16 +1,16 @@
 //! Where the link to one agent process is kept, and made again when it is lost.
 //!
-//! The main agent has such a place in its [`Instance`](super::Instance), and each worker one of its own
+//! The main agent has such a place in its [`Instance`], and each worker one of its own
 //! ([`WorkerPlace`]). A restore takes the links of all of them away and meets the agents of then again (L-012, E-047).
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use provium_vmm::Machine;
 
+use super::{Instance, Since};
 use crate::agent::{Link, open_worker};
 use crate::wait::{World, lock};
 
@@ -94,7 +94,7 @@ pub(super) struct WorkerPlace {
     pub(super) epoch: u64,
     pub(super) slot: LinkSlot,
     /// Whoever held it has ended it.
-    ended: AtomicBool,
+    ended: Since<()>,
 }
 
 impl WorkerPlace {
@@ -105,17 +105,17 @@ impl WorkerPlace {
             pid,
             epoch,
             slot: LinkSlot::default(),
-            ended: AtomicBool::new(false),
+            ended: Since::default(),
         })
     }
 
-    pub(super) fn is_ended(&self) -> bool {
-        self.ended.load(Ordering::Acquire)
+    pub(super) fn is_ended(&self, instance: &Instance) -> bool {
+        self.ended.get(instance, self.epoch).is_some()
     }
 
-    /// Ends it for good: the end of its connection is its own (E-091).
-    pub(super) fn end(&self) {
-        self.ended.store(true, Ordering::Release);
+    /// Ends it: the end of its connection is its own (E-091).
+    pub(super) fn end(&self, instance: &Instance) {
+        self.ended.note(instance, self.epoch, ());
         self.slot.hang_up("the worker was ended");
     }
 
@@ -127,9 +127,6 @@ impl WorkerPlace {
         machine: &Arc<Machine>,
         resume: bool,
     ) -> Result<Arc<Link>, String> {
-        if self.is_ended() {
-            return Err("it was closed".to_owned());
-        }
         let last_words = self.slot.last_words();
         let begin = || -> Attempt {
             let (world, machine) = (world.clone(), machine.clone());

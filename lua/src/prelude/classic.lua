@@ -339,7 +339,7 @@ on_guests("job_kill", "(job): {exit_code, stdout, stderr, running}",
 
 -- Workers (section 6) -----------------------------------------------------------------------------
 
--- Workers made by spawn; kill() ends them, and later calls say so.
+-- Workers made by spawn; kill() ends them, later calls say so, and again it does nothing.
 local spawned = setmetatable({}, { __mode = "k" })
 
 local VM, Worker = methods.VM, methods.Worker
@@ -361,8 +361,6 @@ VM.spawn_worker = function(vm, opts)
 end
 Worker.kill = function(worker, ...)
   if not spawned[worker] then return kill_processes(worker, ...) end
-  if spawned[worker] == "ended" then return end
-  spawned[worker] = "ended"
   P.native._worker.exit(worker)
 end
 
