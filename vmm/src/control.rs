@@ -156,6 +156,30 @@ impl Control {
         }
     }
 
+    /// Blocks an executor that has to wait for the others of its pace until there is news for it.
+    fn await_pace<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        seat: &Seat,
+    ) -> MutexGuard<'a, State> {
+        loop {
+            let waited = self.go.wait_timeout(state, RESTING);
+            let end;
+            (state, end) = waited.unwrap_or_else(PoisonError::into_inner);
+            if !end.timed_out() {
+                return state;
+            }
+            let wake = seat.pass_resting();
+            drop(state);
+            wake.iter().for_each(|wake| wake());
+            state = self.lock();
+            // Somebody may have notified while the lock was given up.
+            if seat.is_running() || state.wanted() {
+                return state;
+            }
+        }
+    }
+
     /// Tells the others of the pace that this executor stands still, before it does.
     fn leave_pace(&self) {
         for wake in self.seat.get().map(Seat::leave).unwrap_or_default() {
@@ -238,20 +262,10 @@ impl Control {
                 // Stays counted as parked: the world is still while it restarts the machine.
                 return Go::Reset(by);
             }
-            if !wanted {
-                state = self.go.wait(state).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            }
-            // It waits for the others of its pace.
-            let waited = self.go.wait_timeout(state, RESTING);
-            let (guard, end) = waited.unwrap_or_else(PoisonError::into_inner);
-            state = guard;
-            if let (true, Some(seat)) = (end.timed_out(), self.seat.get()) {
-                let wake = seat.pass_resting();
-                drop(state);
-                wake.iter().for_each(|wake| wake());
-                state = self.lock();
-            }
+            state = match self.seat.get().filter(|_| wanted) {
+                Some(seat) => self.await_pace(state, seat),
+                None => self.go.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
         };
         if counted {
             state.parked -= 1;

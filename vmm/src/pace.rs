@@ -4,22 +4,23 @@
 //! An idle guest jumps from timer to timer at no cost, a busy one takes its time. Without this, the
 //! idle ones of a lab would run hours ahead while the host waits for the busy one, and take the
 //! host's processors from it. So all run to the ends of their spans and wait there for each other.
-//! A span lasts a millisecond; while all are idle, until the first of them has something to do.
+//! A span lasts 50 ms; while all are idle, until the first of them has something to do.
 //! One that has nothing to do in a span is not even woken for it: its clock is behind then, and put
 //! right before anything happens to it.
 //!
-//! Spans end at multiples of [`GRID_NS`] of guest time, where vCPUs change turns anyway, so that
+//! Spans end at multiples of [`SPAN_NS`] of guest time, where vCPUs change turns anyway, so that
 //! waiting there is nothing that a guest could notice.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Ends of spans, and of turns, are multiples of this much guest time.
-pub(crate) const GRID_NS: u64 = 1_000_000;
+/// Ends of spans are multiples of this much guest time. Shorter ones keep machines closer and make
+/// their threads wait for each other more often.
+const SPAN_NS: u64 = 50_000_000;
 
 /// The first end of a span after `now_ns`.
 pub(crate) fn next_end(now_ns: u64) -> u64 {
-    (now_ns / GRID_NS + 1).saturating_mul(GRID_NS)
+    (now_ns / SPAN_NS + 1).saturating_mul(SPAN_NS)
 }
 
 /// Makes a member look again whether it may go on.
@@ -163,6 +164,13 @@ impl Seat {
         }
     }
 
+    /// Whether the machine may go on.
+    pub(crate) fn is_running(&self) -> bool {
+        let members = self.pace.lock();
+        let member = members.all.get(&self.id);
+        member.is_some_and(|member| member.place == Place::Running)
+    }
+
     /// Nobody lets the machine run for now; it keeps its place.
     pub(crate) fn rest(&self) {
         let mut members = self.pace.lock();
@@ -228,19 +236,20 @@ mod tests {
         permit_idle(seat, now_ns, 0)
     }
 
-    const MS: u64 = GRID_NS;
+    /// Spans count in these.
+    const S: u64 = SPAN_NS;
 
     #[test]
     fn one_alone_goes_from_span_to_span() {
         let pace = Arc::default();
         let (seat, _) = seat(&pace);
-        assert_eq!(permit(&seat, 5), Some(MS));
-        assert_eq!(permit(&seat, 6), Some(MS));
-        assert_eq!(permit(&seat, MS), Some(2 * MS));
-        assert_eq!(permit(&seat, 2 * MS + 7), Some(3 * MS));
+        assert_eq!(permit(&seat, 5), Some(S));
+        assert_eq!(permit(&seat, 6), Some(S));
+        assert_eq!(permit(&seat, S), Some(2 * S));
+        assert_eq!(permit(&seat, 2 * S + 7), Some(3 * S));
         // Idle until something is due, and the span in which it is.
-        assert_eq!(permit_idle(&seat, 3 * MS, 70 * MS + 1), Some(74 * MS));
-        assert_eq!(permit(&seat, 74 * MS), Some(75 * MS));
+        assert_eq!(permit_idle(&seat, 3 * S, 70 * S + 1), Some(74 * S));
+        assert_eq!(permit(&seat, 74 * S), Some(75 * S));
     }
 
     #[test]
@@ -249,36 +258,36 @@ mod tests {
         let ((a, woken_a), (b, _)) = (seat(&pace), seat(&pace));
         permit(&a, 0);
         permit(&b, 0);
-        assert_eq!(permit_idle(&a, MS, 1000 * MS), None);
+        assert_eq!(permit_idle(&a, S, 1000 * S), None);
         // The other one is not woken for a span in which it has nothing to do.
-        assert_eq!(permit_idle(&b, MS, 30 * MS), Some(32 * MS));
-        assert_eq!(permit(&b, 32 * MS), Some(33 * MS));
+        assert_eq!(permit_idle(&b, S, 30 * S), Some(32 * S));
+        assert_eq!(permit(&b, 32 * S), Some(33 * S));
         assert_eq!(woken_a.load(Ordering::SeqCst), 0);
         // Something comes for it: it is where the others are.
-        let late = a.permit(MS, 0);
-        assert_eq!((late.from_ns, late.until_ns), (32 * MS, Some(33 * MS)));
-        assert_eq!(permit_idle(&a, 33 * MS, 2 * MS), None);
+        let late = a.permit(S, 0);
+        assert_eq!((late.from_ns, late.until_ns), (32 * S, Some(33 * S)));
+        assert_eq!(permit_idle(&a, 33 * S, 2 * S), None);
         for end in 33..36 {
             assert_eq!(woken_a.load(Ordering::SeqCst), 0);
-            assert_eq!(permit(&b, end * MS), Some((end + 1) * MS));
+            assert_eq!(permit(&b, end * S), Some((end + 1) * S));
         }
         assert_eq!(woken_a.load(Ordering::SeqCst), 1);
-        assert_eq!(permit(&a, 33 * MS), Some(36 * MS));
+        assert_eq!(permit(&a, 33 * S), Some(36 * S));
     }
 
     #[test]
     fn the_first_to_arrive_waits_for_the_last() {
         let pace = Arc::default();
         let ((a, woken_a), (b, woken_b)) = (seat(&pace), seat(&pace));
-        assert_eq!(permit(&a, 0), Some(MS));
-        assert_eq!(permit(&b, 70 * MS), Some(71 * MS));
-        assert_eq!(permit(&a, MS), None);
-        assert_eq!(permit(&a, MS), None);
+        assert_eq!(permit(&a, 0), Some(S));
+        assert_eq!(permit(&b, 70 * S), Some(71 * S));
+        assert_eq!(permit(&a, S), None);
+        assert_eq!(permit(&a, S), None);
         assert_eq!(woken_a.load(Ordering::SeqCst), 0);
-        assert_eq!(permit(&b, 71 * MS), Some(72 * MS));
+        assert_eq!(permit(&b, 71 * S), Some(72 * S));
         assert_eq!(woken_a.load(Ordering::SeqCst), 1);
         assert_eq!(woken_b.load(Ordering::SeqCst), 0);
-        assert_eq!(permit(&a, MS), Some(2 * MS));
+        assert_eq!(permit(&a, S), Some(2 * S));
     }
 
     #[test]
@@ -287,22 +296,22 @@ mod tests {
         let ((a, _), (b, _)) = (seat(&pace), seat(&pace));
         permit(&a, 0);
         permit(&b, 0);
-        assert_eq!(permit(&b, MS), None);
+        assert_eq!(permit(&b, S), None);
         // The host waits again and again; each time the busy one gets a little further.
         for at in [100, 200, 300] {
             a.rest();
             b.rest();
-            assert_eq!(permit(&b, MS), None);
-            assert_eq!(permit(&a, at), Some(MS));
+            assert_eq!(permit(&b, S), None);
+            assert_eq!(permit(&a, at), Some(S));
         }
-        assert_eq!(permit(&a, MS), Some(2 * MS));
-        assert_eq!(permit(&b, MS), Some(2 * MS));
+        assert_eq!(permit(&a, S), Some(2 * S));
+        assert_eq!(permit(&b, S), Some(2 * S));
         // Nobody asks for it any more.
         a.rest();
-        assert_eq!(permit(&b, 2 * MS), None);
+        assert_eq!(permit(&b, 2 * S), None);
         assert!(b.pass_resting().is_empty());
-        assert_eq!(permit(&b, 2 * MS), Some(3 * MS));
-        assert_eq!(permit(&a, 400), Some(MS));
+        assert_eq!(permit(&b, 2 * S), Some(3 * S));
+        assert_eq!(permit(&a, 400), Some(S));
     }
 
     #[test]
@@ -311,12 +320,12 @@ mod tests {
         let ((a, woken), (b, _)) = (seat(&pace), seat(&pace));
         permit(&a, 0);
         permit(&b, 0);
-        assert_eq!(permit(&a, MS), None);
+        assert_eq!(permit(&a, S), None);
         b.leave().iter().for_each(|wake| wake());
         assert_eq!(woken.load(Ordering::SeqCst), 1);
-        let end = permit(&a, MS).unwrap();
+        let end = permit(&a, S).unwrap();
         // It comes back where it is then, maybe put back to a snapshot.
-        assert_eq!(permit(&b, 40), Some(MS));
+        assert_eq!(permit(&b, 40), Some(S));
         assert_eq!(permit(&a, end), None);
         drop(b);
         assert!(permit(&a, end).is_some());
