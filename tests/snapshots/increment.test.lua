@@ -71,6 +71,21 @@ test("without its base it is refused, and a VM from elsewhere has none", functio
   ok, err = pcall(elsewhere.snapshot, elsewhere, dir .. "/no.snap", base)
   t:assert(not ok and tostring(err):find("does not go on from", 1, true), tostring(err))
   t:assert(not io.open(dir .. "/no.snap"), "nothing is left")
+  -- Nothing lasting builds on what is going to vanish: a temporary snapshot, or the state of a warm boot.
+  local temporary = elsewhere:snapshot()
+  ok, err = pcall(elsewhere.snapshot, elsewhere, dir .. "/no.snap", temporary)
+  t:assert(not ok and tostring(err):find("ends with the file", 1, true), tostring(err))
   ok, err = pcall(vm.snapshot, vm, nil, 5)
   t:assert(not ok and tostring(err):find("base", 1, true), tostring(err))
+end)
+
+test("nothing lasting builds on an entry of the cache", function(t)
+  provium:vm("first", "minimal"):boot():shutdown()
+  local warm = provium:vm("warm", "minimal"):boot()
+  local s = warm:snapshot()
+  t:assert(s:size() * 2 < base:size(), "it builds on the state of the boot")
+  local ok, err = pcall(warm.snapshot, warm, dir .. "/no.snap", s)
+  t:assert(not ok and tostring(err):find("is an entry of the cache", 1, true), tostring(err))
+  -- Without a path it may.
+  warm:snapshot(nil, s)
 end)

@@ -291,7 +291,13 @@ impl VmCore {
     ) -> Result<Snapshot> {
         let temporary;
         let (to, extent) = match path {
-            Some(path) => (SaveTo::Durable(path), Extent::Whole),
+            Some(path) => {
+                let passing = base.and_then(|base| self.passing(base));
+                if let Some(why) = passing {
+                    return Err(self.error(call, Reason::Refused(why)));
+                }
+                (SaveTo::Durable(path), Extent::Whole)
+            }
             None => {
                 let path = self.session.temp_path(&self.name, "snap");
                 temporary = path.map_err(|reason| self.error(call, reason))?;
@@ -300,6 +306,26 @@ impl VmCore {
         };
         let extent = base.map_or(extent, |base| Extent::Since(&base.image));
         self.save(call, to, extent)
+    }
+
+    /// Why nothing lasting can build on `base`: what it leads to is somebody's to remove.
+    fn passing(&self, base: &Snapshot) -> Option<String> {
+        let whole = base.image.base().unwrap_or(&base.image);
+        let path = whole.path()?;
+        let temporary = self
+            .session
+            .temp_dir()
+            .is_ok_and(|dir| path.starts_with(dir));
+        let cached = path.starts_with(&self.session.harness().config().cache_dir);
+        let what = match (temporary, cached) {
+            (true, _) => "ends with the file",
+            (_, true) => "is an entry of the cache, which may be dropped",
+            _ => return None,
+        };
+        Some(format!(
+            "a snapshot that lasts cannot build on {}, which {what}; take a whole one with a path first and name that",
+            path.display()
+        ))
     }
 
     /// Writes the image of a VM that is quiet.
