@@ -66,6 +66,11 @@ for try in 1 2 3 4 5; do
         break
     fi
     stop
+    if ((try == 2)) && [[ $machine != acpi=off ]]; then
+        # It boots now and then only: on a busy host its timer calibration may never end.
+        machine=acpi=off
+        echo "reference: QEMU's microvm with $machine" >&2
+    fi
 done
 if [[ -z ${running:-} ]]; then
     echo "restore.sh: no shell under QEMU in five tries; there is no reference to compare with" >&2
