@@ -13,8 +13,7 @@ guest
 restore=$(dirname "$pack")/restore
 cmdline="console=ttyS0 panic=-1 tsc=reliable 8250.nr_uarts=2 cryptomgr.notests"
 
-"$restore" "$cycles" "$clones" | tee "$bench_tmp/ours"
-ours=$(awk '$1 == "restore-first" { print $2 }' "$bench_tmp/ours")
+"$restore" "$cycles" "$clones" "$bench_tmp/ours.snap"
 
 port=$((20000 + $$ % 20000))
 # Starts QEMU; its serial port and monitor are connections that the caller opens.
@@ -86,7 +85,9 @@ for ((t = 0; t < 600; t++)); do
 done
 stop
 
-for ((i = 0; i < 5; i++)); do
+# Alternately, so that whatever else the host does meets both.
+for ((i = 0; i < 7; i++)); do
+    "$restore" first "$bench_tmp/ours.snap" >>"$bench_tmp/ours"
     port=$((port + 2))
     from=$(now)
     start -incoming "exec:cat $bench_tmp/qemu.image"
@@ -96,6 +97,6 @@ for ((i = 0; i < 5; i++)); do
     awk -v a="$from" -v b="$(now)" 'BEGIN { print (b - a) * 1000 }' >>"$bench_tmp/qemu"
     stop
 done
-reference=$(median <"$bench_tmp/qemu")
-echo "restore-qemu-tcg $reference ms"
-awk -v a="$ours" -v b="$reference" 'BEGIN { print "ratio restore-vs-qemu", a / b }'
+echo "restore-beside-qemu $(median <"$bench_tmp/ours") ms"
+echo "restore-qemu-tcg $(median <"$bench_tmp/qemu") ms"
+echo "ratio restore-vs-qemu $(paste "$bench_tmp/ours" "$bench_tmp/qemu" | awk '{ print $1 / $2 }' | median)"

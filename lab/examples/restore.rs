@@ -1,6 +1,7 @@
 //! What going back in time costs: `NAME VALUE UNIT` lines for `benches/restore.sh`.
 //!
-//! `cargo run --release -p provium-lab --example restore -- [CYCLES] [CLONES]`
+//! `cargo run --release -p provium-lab --example restore -- [CYCLES] [CLONES] [SNAPSHOT]`; the snapshot is kept there.
+//! With `first SNAPSHOT` instead: a single restore, as a new process finds it.
 
 use std::time::{Duration, Instant};
 
@@ -43,10 +44,19 @@ fn main() -> Result<()> {
         let given = std::env::args().nth(at).and_then(|text| text.parse().ok());
         given.unwrap_or(default)
     };
-    let (cycles, clones) = (number(1, 50), number(2, 50));
     let harness = Harness::for_tests()?;
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let [word, path] = &words[..]
+        && word == "first"
+    {
+        let took = restore_once(&Session::new(&harness, "first"), path.as_ref())?;
+        println!("{:.1}", took.as_secs_f64() * 1e3);
+        return Ok(());
+    }
+    let (cycles, clones) = (number(1, 50), number(2, 50));
     let dir = tempfile::tempdir()?;
-    let path = dir.path().join("a.snap");
+    let kept = words.get(2).map(std::path::PathBuf::from);
+    let path = kept.unwrap_or_else(|| dir.path().join("a.snap"));
     let mut boots = Vec::new();
     for round in 0..3 {
         let session = Session::new(&harness, "boot");
