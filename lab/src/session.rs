@@ -226,6 +226,12 @@ impl SessionCore {
         Ok(temp.dir.path().to_owned())
     }
 
+    /// Whether what lies at `path` ends with the file.
+    pub(crate) fn is_temporary(&self, path: &Path) -> bool {
+        let temp = self.temp.get();
+        temp.is_some_and(|temp| path.starts_with(temp.dir.path()))
+    }
+
     /// How much of a VM goes into a snapshot there: as little as will do, unless what is made there is to be used
     /// elsewhere.
     pub(crate) fn temp_extent(&self) -> Extent<'static> {
@@ -257,11 +263,7 @@ impl SessionCore {
         let known = lock(&self.snapshots);
         let found = known.iter().rev().find(|s| s.path() == path)?.clone();
         drop(known);
-        if self
-            .temp
-            .get()
-            .is_some_and(|temp| path.starts_with(temp.dir.path()))
-        {
+        if self.is_temporary(path) {
             return Some(found);
         }
         // A file of a lasting name may have been replaced by another process.

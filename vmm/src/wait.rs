@@ -1,8 +1,8 @@
 //! Waiting for a guest: demands, and the one helper through which every wait of the harness goes.
 //!
 //! A `soft` machine moves only while somebody holds a [`Demand`] on it, and not beyond the largest
-//! horizon of the demands held (L-247). A wait holds one for as long as it lasts. Lab-wide quanta
-//! of virtual time will be demands with a horizon, too.
+//! horizon of the demands held (L-247). A wait holds one for as long as it lasts. Machines that are
+//! waited for together keep together besides: see [`crate::pace`].
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

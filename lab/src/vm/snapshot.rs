@@ -312,10 +312,7 @@ impl VmCore {
     fn passing(&self, base: &Snapshot) -> Option<String> {
         let whole = base.image.base().unwrap_or(&base.image);
         let path = whole.path()?;
-        let temporary = self
-            .session
-            .temp_dir()
-            .is_ok_and(|dir| path.starts_with(dir));
+        let temporary = self.session.is_temporary(path);
         let cached = path.starts_with(&self.session.harness().config().cache_dir);
         let what = match (temporary, cached) {
             (true, _) => "ends with the file",
